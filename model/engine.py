@@ -1,0 +1,250 @@
+"""Histories in, ranked items out, a micro-batch at a time.
+
+Not an index (the candidate search is handed in as a function), not a store, and not aware of why it is asked.
+One engine belongs to one catalogue snapshot and one model; a new snapshot or model makes a new engine, and
+the old one is dropped when nothing uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.baselines import Fallback, UserModel
+from model.catalog import Catalog
+from model.fusion import Fused
+from model.history import Histories, seen_hash
+from model.longterm import Encode
+from model.mix import Mix, combined
+from model.online import OnlineScores
+from model.reasons import Ranked, Reasoner
+
+MAX_FETCH = 2048
+"""Neighbours asked of an index at most, to have m left after filtering: what GPU indexes can return at once.
+Where more is hidden than that, the counts fill the rest.
+"""
+
+Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
+"""(user vectors f32[B,D], k) -> (scores f32[B,k], catalogue rows i64[B,k], -1 = none): what an index over
+`item_vectors` answers.
+"""
+
+
+class Engine:
+    """One model over one catalogue. Thread-safe: nothing changes after it is made.
+
+    text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
+    model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
+    text encoder, for models whose profiles are documents.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        text_vectors: NDArray[np.float32],
+        model: UserModel | None = None,
+        mix: Mix | None = None,
+        device: str = "cpu",
+        window_ttl_ms: int | None = None,
+        encode: Encode | None = None,
+    ) -> None:
+        if len(text_vectors) != len(catalog):
+            raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
+        self.catalog = catalog
+        self.model = model or Fallback(text_vectors.shape[1], mix or Mix())
+        self.mix = mix or self.model.mix
+        self._ttl = window_ttl_ms
+        self._long_term = self.model.long_term(text_vectors, catalog.titles, encode)
+        if isinstance(self.model, torch.nn.Module):
+            self.model.to(device)
+        with torch.inference_mode():
+            items = self.model.item_vectors(catalog.hashes, text_vectors).to(device)
+        self.item_vectors: NDArray[np.float32] = items.cpu().numpy()
+        # one row at least: where there is no item, row 0 is read and masked
+        self._items = items if len(items) else torch.zeros(1, self.model.dim, device=device)
+        order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
+        self._seen32, self._seen_row = catalog.seen32[order], order
+        self._reasoner = Reasoner(catalog)
+
+    @property
+    def name(self) -> str:
+        """What made the vectors: "fallback", or a model's name and version."""
+        return self.model.name
+
+    @property
+    def dim(self) -> int:
+        """Length of user and item vectors."""
+        return self.model.dim
+
+    def profiles(self, h: Histories) -> list[NDArray[np.float32]]:
+        """Long-term profiles of these histories, f32[S,P] each (S up to 8 for 128 interactions, 0 where
+        nothing is known).
+        """
+        return self._long_term.profiles(h, self.catalog.index_of(h.items))
+
+    def encode(self, h: Histories, profiles: list[NDArray[np.float32]]) -> Fused:
+        """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
+        too).
+        """
+        window, rows = self.window_rows(h)
+        with torch.inference_mode():
+            return self.model.encode(window, rows, self._items, profiles)
+
+    def window_rows(self, h: Histories) -> tuple[Histories, NDArray[np.int32]]:
+        """The windows and their catalogue rows i32[B,K]; items outside the catalogue are closed up, so -1 is
+        only on the left.
+        """
+        window = h.window(self.model.window, self._ttl)
+        rows = self.catalog.index_of(window.items)
+        if ((rows[:, :-1] >= 0) & (rows[:, 1:] < 0)).any() or (rows[:, -1:] < 0).any():
+            window, rows = _closed_up(window, rows)
+        return window, rows
+
+    def allowed(self, h: Histories) -> NDArray[np.bool_]:
+        """bool[B,N]: items that may be shown: not withdrawn, and neither in the history nor among what fell
+        off it.
+        """
+        allowed = np.repeat(self.catalog.in_stock[None], len(h), axis=0)
+        beyond = np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))
+        row, place = np.nonzero(h.items)
+        users = np.concatenate([row, beyond])
+        hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
+        first = np.searchsorted(self._seen32, hashes, side="left")
+        count = np.searchsorted(self._seen32, hashes, side="right") - first
+        ends = np.cumsum(count)
+        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
+        allowed[np.repeat(users, count), self._seen_row[at]] = False
+        return allowed
+
+    def candidates(self, h: Histories, fused: Fused, search: Search, online: OnlineScores, m: int) -> NDArray[np.int32]:
+        """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector and the m strongest by
+        counts, without repeats.
+
+        Seen and withdrawn items are left out. A user who may be shown at least m items gets at least m.
+        """
+        allowed = self.allowed(h)
+        n = len(self.catalog)
+        if not n or not len(h):
+            return np.full((len(h), 0), -1, np.int32)
+        hidden = n - allowed.sum(1)
+        fetch = min(m + int(hidden.max()), n, max(m, MAX_FETCH))
+        near = search(fused.vectors.cpu().numpy(), fetch)[1]
+        near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
+        near = _first(near, m)
+        counted = online.related(self.window_rows(h)[1]) * (1 - self.mix.popular)
+        counted += self.mix.popular * online.popularity
+        counted[~allowed] = -1.0
+        k = min(m, n)
+        strong = np.argpartition(-counted, k - 1, axis=1)[:, :k]
+        strong = np.where(np.take_along_axis(allowed, strong, 1), strong, -1)
+        return _distinct(np.concatenate([near, strong], axis=1).astype(np.int32))
+
+    def rank(
+        self,
+        h: Histories,
+        fused: Fused,
+        candidates: NDArray[np.int32],
+        online: OnlineScores,
+        n: int,
+        reasons: bool = True,
+    ) -> list[Ranked]:
+        """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
+
+        Scores are probabilities: the softmax over the user's candidates. Reasons cost one encoding of the
+        newest five interactions' absence each (see `reasons.py`).
+        """
+        if not len(h):
+            return []
+        _, rows = self.window_rows(h)
+        there = candidates >= 0
+        at = np.maximum(candidates, 0)
+        neural = self._dots(fused.vectors, at)
+        related = np.take_along_axis(online.related(rows), at, 1)
+        scores = combined(neural, related, online.popularity[at], self.mix)
+        scores = np.where(there, scores, -np.inf)
+        best = np.lexsort((at, -scores), axis=1)[:, :n]
+        share = _softmax(scores)
+        ranked = [
+            Ranked(candidates[b, best[b, : there[b].sum()]], share[b, best[b, : there[b].sum()]], [])
+            for b in range(len(h))
+        ]
+        if reasons:
+            self._explain(h, fused, ranked, candidates, online)
+        return ranked
+
+    def _explain(
+        self,
+        h: Histories,
+        fused: Fused,
+        ranked: list[Ranked],
+        candidates: NDArray[np.int32],
+        online: OnlineScores,
+    ) -> None:
+        """Fills in the reasons of each list."""
+        window, rows = self.window_rows(h)
+
+        def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> torch.Tensor:
+            none = [np.zeros((0, 0), np.float32)] * len(windows)
+            return self.model.encode(windows, window_rows, self._items, none).vectors
+
+        with torch.inference_mode():
+            at = torch.from_numpy(np.maximum(candidates, 0)).to(self._items.device)
+            there = torch.from_numpy(candidates >= 0).to(self._items.device)[..., None]
+            average = (self._items[at] * there).sum(1) / there.sum(1).clamp(min=1)
+            lists = [r.items for r in ranked]
+            found = self._reasoner.explain(
+                h, window, rows, fused, self._items, average, lists, encode_window, online, self.mix
+            )
+        for one, reasons in zip(ranked, found, strict=True):
+            one.reasons.extend(reasons)
+
+    def _dots(self, users: torch.Tensor, at: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Inner products of users f32[B,D] with the items at catalogue rows i32[B,M]: f32[B,M]."""
+        with torch.inference_mode():
+            items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
+            return torch.einsum("bd,bmd->bm", users, items_BMD).cpu().numpy()
+
+
+def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:
+    """Moves what the catalogue knows to the right, in order, and empties the rest."""
+    known = rows >= 0
+    order = np.argsort(known, axis=1, kind="stable")
+    keep = np.take_along_axis(known, order, 1)
+
+    def move(column: NDArray) -> NDArray:
+        return np.where(keep, np.take_along_axis(column, order, 1), np.zeros((), column.dtype))
+
+    closed = Histories(
+        move(window.items),
+        move(window.actions),
+        move(window.times),
+        move(window.weights),
+        keep.sum(1).astype(np.int32),
+        window.seen,
+        window.seen_offsets,
+    )
+    return closed, np.where(keep, np.take_along_axis(rows, order, 1), np.int32(-1))
+
+
+def _first(rows: NDArray[np.int64], m: int) -> NDArray[np.int64]:
+    """The first m of each row that are not -1, in order; -1 where there are fewer."""
+    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
+    return np.take_along_axis(rows, order, 1)
+
+
+def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Each row's distinct values without -1, descending, padded with -1 to the longest."""
+    ranked = -np.sort(-rows, axis=1)
+    ranked[:, 1:][ranked[:, 1:] == ranked[:, :-1]] = -1
+    ranked = -np.sort(-ranked, axis=1)
+    return ranked[:, : int((ranked >= 0).sum(1).max(initial=0))]
+
+
+def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Row by row; -inf gives 0, and a row of nothing else gives zeros."""
+    top = scores.max(axis=1, keepdims=True, initial=-np.inf)
+    weights = np.exp(scores - np.where(np.isfinite(top), top, 0))
+    return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-30)).astype(np.float32)

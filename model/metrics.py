@@ -1,0 +1,88 @@
+"""Ranks, what they are worth, and how sure one may be of the difference between two rankers.
+
+Not a protocol: which events are ranked, and against what, is `evaluate.py`'s business. Every metric comes
+first per event, so that it can be averaged and resampled by user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def middle_ranks(
+    scores: NDArray[np.floating], targets: NDArray[np.integer], allowed: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The rank, from 1, of each target [B] among the allowed columns of its row, scores [B,N] and allowed
+    bool[B,N].
+
+    Tied scores take the middle of the ranks they share. A target that is not allowed has no rank: inf.
+    """
+    rows = np.arange(len(scores))
+    own = scores[rows, targets][:, None]
+    above = ((scores > own) & allowed).sum(1)
+    level = ((scores == own) & allowed).sum(1)
+    return np.where(allowed[rows, targets], above + (level + 1) / 2, np.inf)
+
+
+def hits(ranks: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """HR@k per event: 1 where the one relevant item is among the first k, else 0. With one relevant item this
+    is also recall@k.
+    """
+    return (ranks <= k).astype(np.float64)
+
+
+def gains(ranks: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """NDCG@k per event: 1 / log2(rank + 1) among the first k, else 0 (one relevant item, so the ideal gain is
+    1).
+    """
+    return np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
+
+
+def reciprocal(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """MRR per event: 1 / rank."""
+    return 1 / ranks
+
+
+def coverage(lists: NDArray[np.integer], items: int) -> float:
+    """The share of `items` catalogue rows that occur in any of the lists (-1 = none)."""
+    return len(np.unique(lists[lists >= 0])) / items if items else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the bounds of its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap(
+    users: NDArray[np.integer],
+    values: NDArray[np.float64],
+    seed: int,
+    draws: int = 2000,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of the mean over events, resampling whole users: events of one user are not
+    independent.
+
+    For two rankers on the same events pass their difference: that is the paired bootstrap, and an interval
+    that excludes 0 says that they differ.
+    """
+    _, user = np.unique(users, return_inverse=True)
+    total, count = np.bincount(user, values), np.bincount(user).astype(np.float64)
+    if not len(total):
+        raise ValueError("no events to resample")
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(total), size=(draws, len(total)))
+    means = total[drawn].sum(1) / count[drawn].sum(1)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Interval(float(values.mean()), float(low), float(high))

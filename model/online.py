@@ -1,0 +1,179 @@
+"""The online part: what people do after what, and what is popular now, as pure functions of integer counts.
+
+Not a store of counts (the worker keeps them, sums them over partitions and hands them over as columns) and
+nothing learned: the same counts give the same scores wherever they are built.
+
+**The definition of a pair.** When an interaction (time, action, item b) of a user is applied, and it was not
+in the user's history already, read the user's kept history (`model/history.py`) as it was before, and of it
+the newest `PAIR_STEPS` interactions that are canonically before the new one. Each distinct item a among them
+other than b gives one directed pair a -> b in the bucket of the new interaction's time, and b counts once in
+that bucket's popularity. An exact repeat counts nothing; a late event counts from what is older than it only.
+`pairs` is this rule for one event, `pairs_of` for many: live counts and those of an evaluation come from the
+same line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import sparse
+
+from model.catalog import Catalog
+
+PAIR_STEPS = 20
+DAY_MS = 86_400_000
+
+
+class OnlineParams(BaseModel):
+    """How counts become scores. Defaults were chosen on MovieLens-100K, events 72% to 80% in time order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bucket_ms: int = Field(default=7 * DAY_MS, gt=0, description="length of a time bucket of counts, ms")
+    half_life_days: float = Field(default=60.0, gt=0, description="age at which a pair counts half")
+    popularity_half_life_days: float = Field(default=60.0, gt=0, description="age at which an item's count counts half")
+    shrink: float = Field(
+        default=20.0, ge=0, description="interactions an item needs before its pairs are half trusted"
+    )
+    recency: float = Field(
+        default=0.85, gt=0, le=1, description="weight of a window position relative to the next newer one"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """Integer counts per time bucket, as columns. The same key may occur many times: counts add up.
+
+    pairs: a u64, b u64 (b was met after a), pair_bucket i32, pair_count u32; items: item u64, item_bucket
+    i32, item_count u32.
+    """
+
+    a: NDArray[np.uint64]
+    b: NDArray[np.uint64]
+    pair_bucket: NDArray[np.int32]
+    pair_count: NDArray[np.uint32]
+    item: NDArray[np.uint64]
+    item_bucket: NDArray[np.int32]
+    item_count: NDArray[np.uint32]
+
+    @staticmethod
+    def empty() -> Counts:
+        """No counts at all."""
+        u64, i32, u32 = np.zeros(0, np.uint64), np.zeros(0, np.int32), np.zeros(0, np.uint32)
+        return Counts(u64, u64, i32, u32, u64, i32, u32)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        return Counts(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in Counts.__slots__))
+
+
+def bucket_of(times: NDArray[np.int64], bucket_ms: int) -> NDArray[np.int32]:
+    """The bucket of each time in ms: floor(time / bucket_ms)."""
+    return (np.asarray(times, np.int64) // bucket_ms).astype(np.int32)
+
+
+def pairs(before: NDArray[np.uint64], new: int) -> NDArray[np.uint64]:
+    """The items a of the pairs a -> new, ascending.
+
+    before: items of the history canonically before the new interaction, oldest first; 0 = none.
+    """
+    return pairs_of(before[None], np.array([new], np.uint64))[1]
+
+
+def pairs_of(before: NDArray[np.uint64], new: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """`pairs` for B events at once: (row, a) of each pair, rows ascending, within a row items ascending.
+
+    before: u64[B,L] as `pairs` wants it for each of the new items u64[B].
+    """
+    near = np.sort(before[:, -PAIR_STEPS:], axis=1)
+    counts = (near != 0) & (near != new[:, None])
+    counts[:, 1:] &= near[:, 1:] != near[:, :-1]
+    row, place = np.nonzero(counts)
+    return row, near[row, place]
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineScores:
+    """Counts turned into scores over the rows of one catalogue snapshot.
+
+    `steps` is a CSR f32[N,N]: the shrunk, decayed share of a's interactions that b followed. `popularity`
+    f32[N] sums to 1 and is above 0 everywhere (one interaction is added to each item), so an item that nobody
+    has met yet can still be shown.
+    """
+
+    steps: Any
+    popularity: NDArray[np.float32]
+    params: OnlineParams
+
+    @staticmethod
+    def empty(catalog: Catalog, params: OnlineParams | None = None) -> OnlineScores:
+        """Scores before any event: nothing is related, all items are equally popular."""
+        return OnlineScores.build(catalog, Counts.empty(), 0, params)
+
+    @staticmethod
+    def build(catalog: Catalog, counts: Counts, now_bucket: int, params: OnlineParams | None = None) -> OnlineScores:
+        """Scores as of `now_bucket`. Items outside the catalogue are left out; buckets ahead of now count as
+        now.
+        """
+        p, n = params or OnlineParams(), len(catalog)
+        at = catalog.index_of(counts.item)
+        known = at >= 0
+        by_pair_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.half_life_days, p)
+        by_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.popularity_half_life_days, p)
+        met = np.bincount(at[known], by_pair_age[known], n)
+        popular = np.bincount(at[known], by_age[known], n) + 1.0
+
+        a, b = catalog.index_of(counts.a), catalog.index_of(counts.b)
+        both = (a >= 0) & (b >= 0)
+        followed = _decayed(counts.pair_count, counts.pair_bucket, now_bucket, p.half_life_days, p)[both]
+        a, b = a[both], b[both]
+        share = followed / np.maximum(met[a] + p.shrink, 1e-9)
+        steps: Any = sparse.csr_array((share.astype(np.float32), (a, b)), shape=(n, n))
+        steps.sum_duplicates()
+        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
+
+    def related(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
+        """How much each item follows those of the windows i32[B,K] (catalogue rows, -1 = none, newest last):
+        f32[B,N].
+
+        The mean over the window's items, weighted by recency, of the share of interactions that the item
+        followed.
+        """
+        weights = self._weights(window)
+        row, place = np.nonzero(window >= 0)
+        rows: Any = sparse.csr_array(
+            (weights[row, place], (row, window[row, place])), shape=(len(window), self.steps.shape[0])
+        )
+        return (rows @ self.steps).toarray()
+
+    def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The part of `related` that each item of a window i32[K] gives to each candidate i32[n]: f32[K,n];
+        summed over K, `related`.
+        """
+        parts = np.zeros((len(window), len(candidates)), np.float32)
+        place = np.flatnonzero(window >= 0)
+        if len(place):
+            weights = self._weights(window[None])[0]
+            steps = self.steps[window[place]].tocsc()[:, candidates].toarray()
+            parts[place] = steps * weights[place, None]
+        return parts
+
+    def _weights(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
+        """recency^(places from the newest) over the items that are there, f32[B,K], each row summing to 1 (or
+        0 where it is empty).
+        """
+        there = window >= 0
+        newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
+        weights = np.where(there, self.params.recency**newer, 0.0)
+        return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def _decayed(
+    count: NDArray[np.uint32], bucket: NDArray[np.int32], now: int, half_life_days: float, p: OnlineParams
+) -> NDArray[np.float64]:
+    age_days = np.maximum(now - bucket.astype(np.int64), 0) * (p.bucket_ms / DAY_MS)
+    return count * 0.5 ** (age_days / half_life_days)

@@ -1,0 +1,216 @@
+"""Why an item was ranked: computed from the score, not told about it.
+
+Not a second model. Every reason is a number of nats of the item's score (see `mix.py`), and its share is that
+number over the sum of all positive ones of this item:
+
+- interaction: what the score loses without one interaction of the window: exactly for the counts, log(p / (p
+- its part of p)); for the neural part, over the newest five, by encoding the window without it
+(leave-one-out), the weight of the fusion held fixed. - taste: how much more the profile's part of the user
+vector says for this item than for the user's average candidate. It is named by the item's category that is
+strongest in the history. - popular: what the score loses without popularity: all there is to say to a user
+without history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from model.catalog import Catalog
+from model.fusion import Fused
+from model.history import Histories
+from model.mix import Mix
+from model.online import OnlineScores
+
+NEWEST = 5
+MOST = 3
+LEAST_SHARE = 0.05
+FLOOR = 1e-3
+
+EncodeWindow = Callable[[Histories, NDArray[np.int32]], Tensor]
+"""(windows, catalogue rows i32[B,K]) -> window vectors f32[B,D], without a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason and its share of the positive evidence. `item` (hash) and `action` belong to interactions,
+    `taste` to tastes.
+    """
+
+    type: Literal["interaction", "taste", "popular"]
+    share: float
+    item: int = 0
+    action: int = 0
+    taste: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """One user's list, best first: catalogue rows i32[n], scores f32[n], reasons for each (empty where they
+    were not asked for).
+    """
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    reasons: list[list[Reason]]
+
+
+class Reasoner:
+    """Explains ranked lists over one catalogue."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        names: dict[str, int] = {}
+        pairs = [(i, names.setdefault(c, len(names))) for i, cs in enumerate(catalog.categories) for c in cs]
+        at = np.array(pairs, np.int64).reshape(-1, 2)
+        shape = (len(catalog), len(names))
+        self._names = list(names)
+        self._member: Any = sparse.csr_array((np.ones(len(at), np.float32), (at[:, 0], at[:, 1])), shape=shape)
+        self._catalog = catalog
+
+    def taste(self, history: NDArray[np.float32], item: int) -> str:
+        """The category of `item` (catalogue row) with the greatest weight in `history` f32[C]; "" where it
+        has none in common.
+        """
+        mine = self._member.indices[self._member.indptr[item] : self._member.indptr[item + 1]]
+        if not len(mine):
+            return ""
+        best = mine[np.argmax(history[mine])]
+        return self._names[best] if history[best] > 0 else ""
+
+    def categories(self, h: Histories) -> NDArray[np.float32]:
+        """How strong each category is in each history, f32[B,C], by action weight."""
+        rows = self._catalog.index_of(h.items)
+        row, place = np.nonzero(rows >= 0)
+        weights = np.maximum(h.weights[row, place], 0)
+        shape = (len(h), len(self._catalog))
+        met: Any = sparse.csr_array((weights, (row, rows[row, place])), shape=shape)
+        return (met @ self._member).toarray()
+
+    def explain(
+        self,
+        h: Histories,
+        window: Histories,
+        rows: NDArray[np.int32],
+        fused: Fused,
+        items: Tensor,
+        average: Tensor,
+        lists: list[NDArray[np.int32]],
+        encode_window: EncodeWindow,
+        online: OnlineScores,
+        mix: Mix,
+    ) -> list[list[list[Reason]]]:
+        """Reasons for every item of B users' lists (catalogue rows).
+
+        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; average f32[B,D]: the mean
+        item vector of each user's candidates, against which a taste is measured.
+        """
+        lost = left_out(window, rows, fused, items, lists, encode_window)
+        strength = self.categories(h)
+        out = []
+        for b, chosen in enumerate(lists):
+            parts = online.contribution(rows[b], chosen) * (1 - mix.popular)
+            popular = mix.popular * online.popularity[chosen]
+            p = np.maximum(parts.sum(0) + popular, 1e-30)
+            evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
+            taste = mix.neural * ((items[chosen] - average[b]) @ fused.long[b]).cpu().numpy()
+            out.append(self._name(window, b, chosen, evidence, taste, mix.online * _drop(popular, p), strength[b]))
+        return out
+
+    def _name(
+        self,
+        window: Histories,
+        b: int,
+        chosen: NDArray[np.int32],
+        evidence: NDArray[np.floating],
+        taste: NDArray[np.floating],
+        popular: NDArray[np.floating],
+        strength: NDArray[np.float32],
+    ) -> list[list[Reason]]:
+        """The strongest reasons for each chosen item from nats: evidence [K,n], taste [n], popular [n]."""
+        evidence, taste, popular = (np.maximum(x, 0) for x in (evidence, taste, popular))
+        total = np.maximum(evidence.sum(0) + taste + popular, 1e-9)
+        items, whose = np.unique(window.items[b], return_inverse=True)
+        summed = np.zeros((len(items), len(chosen)))
+        np.add.at(summed, whose, evidence / total)
+        named = []
+        for i, row in enumerate(chosen):
+            reasons = [
+                # an item met several times is one reason; its strongest interaction gives the action
+                Reason(
+                    "interaction",
+                    float(summed[u, i]),
+                    int(items[u]),
+                    int(window.actions[b, np.argmax(np.where(whose == u, evidence[:, i], -1))]),
+                )
+                for u in np.argsort(-summed[:, i], kind="stable")[:MOST]
+            ]
+            reasons.append(Reason("taste", float(taste[i] / total[i]), taste=self.taste(strength, int(row))))
+            reasons.append(Reason("popular", float(popular[i] / total[i])))
+            named.append(_strongest(reasons))
+        return named
+
+
+def left_out(
+    window: Histories,
+    rows: NDArray[np.int32],
+    fused: Fused,
+    items: Tensor,
+    lists: list[NDArray[np.int32]],
+    encode_window: EncodeWindow,
+) -> list[NDArray[np.float32]]:
+    """What each item's inner product loses without each of the newest five interactions: per user f32[K,n], 0
+    for older ones.
+
+    With w the window's weight and h its vector, the loss without interaction j is w (h - h_without_j) . item.
+    """
+    wide = rows.shape[1]
+    user, place = np.nonzero(rows[:, max(wide - NEWEST, 0) :] >= 0)
+    place = place + max(wide - NEWEST, 0)
+    out = [np.zeros((wide, len(chosen)), np.float32) for chosen in lists]
+    if not len(user):
+        return out
+    # row r of `keep` names the columns of its window without `place`, moved right by one; column 0 is emptied
+    columns = np.arange(wide)[None]
+    keep = np.maximum(np.where(columns <= place[:, None], columns - 1, columns), 0)
+
+    def without(column: NDArray) -> NDArray:
+        return np.take_along_axis(column[user], keep, 1)
+
+    shorter = Histories(
+        without(window.items),
+        without(window.actions),
+        without(window.times),
+        without(window.weights),
+        window.lengths[user] - 1,
+        np.zeros(0, np.uint32),
+        np.zeros(len(user) + 1, np.int64),
+    )
+    fewer = without(rows)
+    fewer[:, 0] = -1
+    vectors = fused.short[user, None] * encode_window(shorter, fewer)
+    loss = (fused.vectors - fused.long)[user] - vectors
+    for r, (b, k) in enumerate(zip(user, place, strict=True)):
+        out[b][k] = (items[torch.from_numpy(lists[b]).to(items.device)] @ loss[r]).cpu().numpy()
+    return out
+
+
+def _drop(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.floating]:
+    """log(whole / (whole - part)): what the log of a sum loses without a part of it; a part that is all of it
+    counts as 99.9%.
+    """
+    return -np.log(np.maximum(1 - part / whole, FLOOR))
+
+
+def _strongest(reasons: list[Reason]) -> list[Reason]:
+    """The three strongest, those below a share of 0.05 left out; the strongest always stays where it says
+    anything.
+    """
+    ranked = sorted((r for r in reasons if r.share > 0), key=lambda r: -r.share)
+    return [r for i, r in enumerate(ranked[:MOST]) if i == 0 or r.share >= LEAST_SHARE]

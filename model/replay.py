@@ -1,0 +1,114 @@
+"""Events one by one: what any ranker would have known before each of them.
+
+Not a metric and not a model. Histories are exact: each event is ranked from the history before it and then
+added. Counts are those of all events before the step's first one, so they lag by less than `refresh` events,
+as they do in a worker that rebuilds its scores from time to time; `refresh=1` is exact and slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.catalog import Catalog
+from model.datasets import Events
+from model.history import Histories, HistoryLog, item_hashes, weight_table
+from model.online import Counts, OnlineParams, OnlineScores, bucket_of, pairs
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """n events in time order as numbers, and the pairs each of them counts.
+
+    users i64[n] (codes), items u64[n] (hashes), rows i32[n] (catalogue rows), actions u8[n], times i64[n],
+    weights f32[n], fresh bool[n] (not an exact repeat); pair_event i64[P] ascending, pair_from u64[P]: event
+    pair_event[p] counts pair_from[p] -> its item.
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+    actions: NDArray[np.uint8]
+    times: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    fresh: NDArray[np.bool_]
+    pair_event: NDArray[np.int64]
+    pair_from: NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def counts(self, end: int, params: OnlineParams) -> Counts:
+        """The counts of the first `end` events."""
+        last = np.searchsorted(self.pair_event, end)
+        event = self.pair_event[:last]
+        items = self.items[:end][self.fresh[:end]]
+        return Counts(
+            self.pair_from[:last],
+            self.items[event],
+            bucket_of(self.times[event], params.bucket_ms),
+            np.ones(last, np.uint32),
+            items,
+            bucket_of(self.times[:end][self.fresh[:end]], params.bucket_ms),
+            np.ones(len(items), np.uint32),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Events first..last-1: the history before each of them, and the scores from the counts before the first."""
+
+    first: int
+    last: int
+    histories: Histories
+    online: OnlineScores
+
+
+def timeline(events: Events, catalog: Catalog, weights: Mapping[str, float] | None = None) -> Timeline:
+    """Events as a timeline; `weights` overrides the action weights by name."""
+    users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
+    items = item_hashes(events.item)
+    log = HistoryLog()
+    fresh = np.zeros(len(events), bool)
+    counted: list[NDArray[np.uint64]] = []
+    keys = zip(users.tolist(), events.ts.tolist(), events.action.tolist(), items.tolist(), strict=True)
+    for e, key in enumerate(keys):
+        before = log.items_before(*key)
+        fresh[e] = log.add(*key)
+        counted.append(pairs(before, key[-1]) if fresh[e] else before[:0])
+    return Timeline(
+        users=users,
+        items=items,
+        rows=catalog.index_of(items),
+        actions=events.action,
+        times=events.ts,
+        weights=weight_table(weights)[events.action],
+        fresh=fresh,
+        pair_event=np.repeat(np.arange(len(events)), [len(c) for c in counted]),
+        pair_from=np.concatenate([np.zeros(0, np.uint64), *counted]),
+    )
+
+
+def steps(
+    line: Timeline, first: int, last: int, catalog: Catalog, params: OnlineParams, refresh: int = 250
+) -> Iterator[Step]:
+    """Events first..last-1 in steps of `refresh`; everything before `first` is known at the start."""
+    log = HistoryLog()
+    for e in range(first):
+        _add(log, line, e)
+    for start in range(first, last, refresh):
+        end = min(start + refresh, last)
+        rows = []
+        for e in range(start, end):
+            rows.append(log.histories([int(line.users[e])]))
+            _add(log, line, e)
+        bucket = int(bucket_of(line.times[start : start + 1], params.bucket_ms)[0])
+        scores = OnlineScores.build(catalog, line.counts(start, params), bucket, params)
+        yield Step(start, end, Histories.concat(rows), scores)
+
+
+def _add(log: HistoryLog, line: Timeline, e: int) -> None:
+    log.add(int(line.users[e]), int(line.times[e]), int(line.actions[e]), int(line.items[e]), float(line.weights[e]))

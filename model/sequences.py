@@ -1,0 +1,161 @@
+"""Training data: canonical histories laid end to end, and windows cut from them.
+
+Not the loss and not the loop. Inputs come from the one definition of a history (`model/history.py`); windows
+are as long as the served one; a target sees the profile made before the last multiple of 16 interactions, so
+one up to 15 interactions old, as a cached profile is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.history import HISTORY, Histories, by_user
+from model.longterm import SEGMENT, LongTerm
+from model.replay import Timeline
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """n interactions, grouped by user and canonical in each.
+
+    rows i64[n] (catalogue), actions i64[n], times i64[n] (ms); target bool[n]: new to its user, and a sign of
+    interest; profile i64[n]: which of `profiles` (f32[S,P] each, the first empty) goes with it as a target;
+    starts and ends i64[U].
+    """
+
+    rows: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    times: NDArray[np.int64]
+    target: NDArray[np.bool_]
+    profile: NDArray[np.int64]
+    profiles: list[NDArray[np.float32]]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B windows of K positions, left-padded: rows i64[B,K] (-1 = none), actions and times i64[B,K]; asked
+    bool[B,K]: positions whose next interaction is a target; of these X, in order: target i64[X], profile
+    i64[X], and met bool[X,N], what the user had met before it.
+    """
+
+    rows: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    times: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+    target: NDArray[np.int64]
+    profile: NDArray[np.int64]
+    met: NDArray[np.bool_]
+
+
+Cut = tuple[int, int, int]
+"""(start of the user, first input, end): the inputs are first..end-2 and their targets first+1..end-1."""
+
+
+def sequences(line: Timeline, end: int, long_term: LongTerm, dim: int) -> Sequences:
+    """The first `end` events as canonical histories, items outside the catalogue left out."""
+    known = np.flatnonzero(line.rows[:end] >= 0)
+    order, users = by_user(line.users[known], line.times[known], line.actions[known], line.items[known])
+    at = known[order]
+    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(at) else np.zeros(0, np.int64)
+    ends = np.r_[starts[1:], len(at)].astype(np.int64)
+    place = np.arange(len(at)) - np.repeat(starts, ends - starts)
+    first = np.zeros(len(at), bool)
+    first[np.unique(np.stack([users, line.rows[at]]), axis=1, return_index=True)[1]] = True
+    profile = np.zeros(len(at), np.int64)
+    made = np.flatnonzero((place % SEGMENT == 0) & (place > 0))
+    profile[made] = np.arange(1, len(made) + 1)
+    profile = np.where(place < SEGMENT, 0, np.maximum.accumulate(profile))
+    found: list[NDArray[np.float32]] = []
+    for some in np.split(made, range(CHUNK, len(made), CHUNK)):
+        found += long_term.profiles(*_before(line, at, some, place[some]))
+    return Sequences(
+        rows=line.rows[at].astype(np.int64),
+        actions=line.actions[at].astype(np.int64),
+        times=line.times[at],
+        target=first & (place > 0) & (line.weights[at] > 0),
+        profile=profile,
+        profiles=[np.zeros((0, dim), np.float32), *found],
+        starts=starts,
+        ends=ends,
+    )
+
+
+def _before(
+    line: Timeline, at: NDArray[np.int64], made: NDArray[np.int64], older: NDArray[np.int64]
+) -> tuple[Histories, NDArray[np.int32]]:
+    """The history before each place in `made` (indices into `at`), `older` interactions long before the
+    limit; and its rows.
+    """
+    back = np.arange(-HISTORY, 0)[None]
+    there = -back <= older[:, None]
+    source = at[np.maximum(made[:, None] + back, 0)]
+
+    def column(values: NDArray) -> NDArray:
+        return np.where(there, values[source], np.zeros((), values.dtype))
+
+    histories = Histories(
+        column(line.items),
+        column(line.actions),
+        column(line.times),
+        column(line.weights),
+        there.sum(1).astype(np.int32),
+        np.zeros(0, np.uint32),
+        np.zeros(len(made) + 1, np.int64),
+    )
+    return histories, np.where(there, line.rows[source], -1).astype(np.int32)
+
+
+def windows(data: Sequences, length: int, rng: np.random.Generator) -> list[Cut]:
+    """Each user's history cut from the newest end into windows of `length`, after a random number of the
+    newest is left off, so that cuts fall elsewhere in each epoch.
+    """
+    cuts = []
+    for start, end in zip(data.starts.tolist(), data.ends.tolist(), strict=True):
+        if end - start > length:
+            end -= int(rng.integers(min(length, end - start - 1)))
+        while end - start >= 2:
+            cuts.append((start, max(start, end - 1 - length), end))
+            end -= length
+    return cuts
+
+
+def batch(data: Sequences, cuts: list[Cut], length: int, items: int) -> Batch:
+    """These windows as columns, padded to `length`, over a catalogue of `items`."""
+    first, end = (np.array([c[i] for c in cuts])[:, None] for i in (1, 2))
+    place = end - 1 - length + np.arange(length)[None]
+    there = place >= first
+    place = np.maximum(place, 0)
+    following = np.minimum(place + 1, len(data.rows) - 1)
+    asked = there & data.target[following]
+    rows = np.where(there, data.rows[place], -1)
+    return Batch(
+        rows=rows,
+        actions=np.where(there, data.actions[place], 0),
+        times=np.where(there, data.times[place], 0),
+        asked=asked,
+        target=data.rows[following[asked]],
+        profile=data.profile[following[asked]],
+        met=_met(data, cuts, rows, asked, items),
+    )
+
+
+def _met(
+    data: Sequences, cuts: list[Cut], rows: NDArray[np.int64], asked: NDArray[np.bool_], items: int
+) -> NDArray[np.bool_]:
+    """bool[X,N]: what the user had met before each target."""
+    before = np.zeros((len(cuts), items), bool)
+    for b, (start, first, _) in enumerate(cuts):
+        before[b, data.rows[start:first]] = True
+    row, place = np.nonzero(asked)
+    met = before[row]
+    target, older = np.nonzero(np.arange(rows.shape[1])[None] <= place[:, None])
+    item = rows[row[target], older]
+    met[target[item >= 0], item[item >= 0]] = True
+    return met

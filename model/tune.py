@@ -1,0 +1,115 @@
+"""Choosing on held-out events: how good a model is on its own, and how much the counts should weigh beside
+it.
+
+Not the test of a model: whatever is chosen here is measured on later events by `evaluate.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.catalog import Catalog
+from model.engine import Engine
+from model.history import Histories
+from model.metrics import gains, hits, middle_ranks
+from model.mix import Mix, combined
+from model.online import OnlineParams, OnlineScores
+from model.replay import Step, Timeline, steps
+
+ONLINE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+POPULAR = (0.03, 0.1, 0.3)
+REFRESH = 1000
+K = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Held-out events in parts, each with the counts' scores of its time: the history before each event; and
+    for all of them together the target's catalogue row i64[T].
+    """
+
+    histories: list[Histories]
+    online: list[OnlineScores]
+    targets: NDArray[np.int64]
+    _profiles: list[list[NDArray[np.float32]]] = field(default_factory=list)
+
+    def profiles(self, engine: Engine) -> list[list[NDArray[np.float32]]]:
+        """The profiles of every part, made once: all engines that are shown the same events must make them
+        alike.
+        """
+        if not self._profiles:
+            self._profiles.extend(engine.profiles(h) for h in self.histories)
+        return self._profiles
+
+    def neural(self, engine: Engine) -> tuple[float, float]:
+        """(HR@10, NDCG@10) of the engine's vectors alone, without counts."""
+        parts = zip(self.histories, self.profiles(engine), strict=True)
+        scores = np.concatenate([scored(engine, h, p) for h, p in parts])
+        ranks = middle_ranks(scores, self.targets, np.concatenate([engine.allowed(h) for h in self.histories]))
+        return float(hits(ranks, K).mean()), float(gains(ranks, K).mean())
+
+
+def validation_set(line: Timeline, first: int, catalog: Catalog, params: OnlineParams, most: int) -> Validation:
+    """At most `most` of the events from `first` on, evenly spread: those that a ranker could get right.
+
+    Left out are items outside the catalogue, signs of no interest, and items that their user had met (they
+    are never shown again).
+    """
+    made = list(steps(line, first, len(line), catalog, params, REFRESH))
+    able = [rankable(line, step, catalog) for step in made]
+    total = sum(map(len, able))
+    stride = max(1, -(-total // most))
+    picked, passed = [], 0
+    for events in able:
+        picked.append(events[(-passed) % stride :: stride])
+        passed += len(events)
+    parts = [(s, p) for s, p in zip(made, picked, strict=True) if len(p)]
+    targets = [line.rows[s.first : s.last][p].astype(np.int64) for s, p in parts]
+    return Validation(
+        [s.histories.take(p) for s, p in parts],
+        [s.online for s, _ in parts],
+        np.concatenate([np.zeros(0, np.int64), *targets]),
+    )
+
+
+def rankable(line: Timeline, step: Step, catalog: Catalog) -> NDArray[np.int64]:
+    """Events of a step, counted from its first, whose item is known, wanted and new to its user."""
+    rows, weights = line.rows[step.first : step.last], line.weights[step.first : step.last]
+    new = [r >= 0 and catalog.seen32[r] not in step.histories.seen_by(b) for b, r in enumerate(rows)]
+    return np.flatnonzero(np.array(new, bool) & (weights > 0))
+
+
+def scored(engine: Engine, h: Histories, profiles: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Inner products of each user with every item, f32[B,N]."""
+    return engine.encode(h, profiles).vectors.cpu().numpy() @ engine.item_vectors.T
+
+
+def fit_mix(engine: Engine, valid: Validation) -> tuple[Mix, dict[str, float]]:
+    """The weights with the best NDCG@10 on the held-out events (the neural weight stays), and what they
+    reach.
+    """
+    options = [engine.mix.model_copy(update={"online": o, "popular": p}) for o in ONLINE for p in POPULAR]
+    ranks: list[list[NDArray[np.float64]]] = [[] for _ in options]
+    passed = 0
+    for h, online, profiles in zip(valid.histories, valid.online, valid.profiles(engine), strict=True):
+        neural, allowed = scored(engine, h, profiles), engine.allowed(h)
+        related = online.related(engine.window_rows(h)[1])
+        popularity = np.broadcast_to(online.popularity, related.shape)
+        targets = valid.targets[passed : passed + len(h)]
+        passed += len(h)
+        for found, mix in zip(ranks, options, strict=True):
+            found.append(middle_ranks(combined(neural, related, popularity, mix), targets, allowed))
+    joined = [np.concatenate(r) for r in ranks]
+    best = int(np.argmax([gains(r, K).mean() for r in joined]))
+    alone = joined[0]  # the first options have no counts in them
+    figures = {
+        "hr@10": float(hits(joined[best], K).mean()),
+        "ndcg@10": float(gains(joined[best], K).mean()),
+        "neural_hr@10": float(hits(alone, K).mean()),
+        "neural_ndcg@10": float(gains(alone, K).mean()),
+        "events": len(alone),
+    }
+    return options[best], figures
