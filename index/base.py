@@ -1,0 +1,122 @@
+"""What every index offers, and the file that every index can be saved to and loaded from.
+
+Not an implementation. Scores are inner products, larger is nearer. Vectors are f32; ids are any i64 of the
+caller's except -1, which says "none" in answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+FORMAT = "eddyline-index-1"
+
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class IndexFileError(ValueError):
+    """A saved index is damaged or not one of ours; the message names the file. Build it again from the
+    catalogue.
+    """
+
+
+class Index(Protocol):
+    """Vectors by id. `add` and `remove` may be slow (they may build aside and swap); a search never sees half
+    of one.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Length of its vectors."""
+        ...
+
+    def __len__(self) -> int:
+        """How many vectors it holds."""
+        ...
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """Adds vectors f32[n,d] under ids i64[n]; an id that is there gets the new vector. Raises ValueError
+        on wrong shapes, repeated ids or -1.
+        """
+        ...
+
+    def remove(self, ids: Ids) -> int:
+        """Removes these ids and returns how many of them were there."""
+        ...
+
+    def search(
+        self, vectors: Vectors, k: int, exclude: Sequence[Ids] | None = None, allow: Ids | None = None
+    ) -> tuple[Vectors, Ids]:
+        """The k nearest of each of B vectors: scores f32[B,k], descending, and ids i64[B,k]; where there are
+        fewer, -inf and -1.
+
+        exclude: for each row, ids that must not be found. allow: ids that may be found, the same for all
+        rows.
+        """
+        ...
+
+    def save(self, path: Path) -> None:
+        """Writes one file that any index of this package loads."""
+        ...
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The index saved at `path`. Raises IndexFileError."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """kind, device, size, dim, and what else is known (a build's recall)."""
+        ...
+
+
+def check(ids: Ids, vectors: Vectors, dim: int) -> tuple[Ids, Vectors]:
+    """The arguments of `add` in their proper types. Raises ValueError, saying what is wrong."""
+    ids, vectors = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(vectors, np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        raise ValueError(f"expected vectors f32[n,{dim}], got shape {vectors.shape}")
+    if ids.shape != (len(vectors),):
+        raise ValueError(f"expected one id for each of {len(vectors)} vectors, got shape {ids.shape}")
+    if len(np.unique(ids)) != len(ids):
+        raise ValueError("an id occurs twice in one call: keep its last vector only")
+    if (ids == -1).any():
+        raise ValueError('id -1 means "none" and cannot be added')
+    return ids, vectors
+
+
+def merged(ids: Ids, vectors: Vectors, new_ids: Ids, new_vectors: Vectors) -> tuple[Ids, Vectors]:
+    """Old and new vectors together; where an id is in both, the new vector stands in the old place."""
+    order = np.argsort(ids, kind="stable")
+    at = np.searchsorted(ids, new_ids, sorter=order)
+    place = order[np.minimum(at, len(ids) - 1)] if len(ids) else np.zeros(len(new_ids), np.int64)
+    known = ids[place] == new_ids if len(ids) else np.zeros(len(new_ids), bool)
+    vectors = vectors.copy()
+    vectors[place[known]] = new_vectors[known]
+    return np.concatenate([ids, new_ids[~known]]), np.concatenate([vectors, new_vectors[~known]])
+
+
+def save(path: Path, ids: Ids, vectors: Vectors) -> None:
+    """Writes ids and vectors, through a temporary file so that a reader never meets half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file({"ids": ids, "vectors": np.ascontiguousarray(vectors)}, partial, metadata={"format": FORMAT})
+    partial.replace(path)
+
+
+def load(path: Path) -> tuple[Ids, Vectors]:
+    """Reads what `save` wrote. Raises IndexFileError for any other file, FileNotFoundError for none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no saved index there")
+    try:
+        with safe_open(path, framework="np") as f:
+            if (f.metadata() or {}).get("format") != FORMAT:
+                raise IndexFileError(f"{path}: not an index file of format {FORMAT}; build the index again")
+            return f.get_tensor("ids"), f.get_tensor("vectors")
+    except SafetensorError as e:
+        raise IndexFileError(f"{path}: damaged ({e}); build the index again") from e
