@@ -1,0 +1,1 @@
+"""Everything that touches Kafka: events in, windows and trends kept, recommendations out."""

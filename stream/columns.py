@@ -1,0 +1,399 @@
+"""The store behind the window table: rows of users as columns, in size classes.
+
+A row is one user of one partition: a ring of the newest interactions, the items that fell off it,
+and `applied`, the last offset of every input topic that the row has taken in. Nothing here decides
+what belongs into a window (`stream.window` does), and nothing here speaks to Kafka.
+
+Rows live in numpy pools of 8, 32 and 128 interactions and move up as they fill, so that a light
+user stays small. A Python object is kept per row (its user), none per interaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import msgpack
+import numpy as np
+
+from model.history import Histories
+
+RING_CLASSES = (8, 32, 128)
+SEEN_CLASSES = (64, 512)
+SEEN_SLACK = 128
+"""Room beyond the cap of the seen set, so that it is sorted out once per so many additions."""
+ROW_VERSION = 1
+
+_RING = {"item": np.uint64, "action": np.uint8, "time": np.int64, "weight": np.float32}
+
+
+class Pool:
+    """Fixed-capacity slots of several columns, `[slots, capacity]` each; grown by doubling."""
+
+    def __init__(self, capacity: int, columns: dict[str, Any]) -> None:
+        self.capacity = capacity
+        self.columns = {name: np.zeros((0, capacity), dtype) for name, dtype in columns.items()}
+        self._free: list[int] = []
+        self._size = 0
+
+    def take(self, n: int) -> np.ndarray:
+        """n slots; their content is arbitrary."""
+        if n > len(self._free):
+            self._grow(n - len(self._free))
+        taken = self._free[len(self._free) - n :]
+        del self._free[len(self._free) - n :]
+        return np.array(taken, np.int32)
+
+    def give_back(self, slots: np.ndarray) -> None:
+        self._free.extend(slots.tolist())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for column in self.columns.values())
+
+    def _grow(self, n: int) -> None:
+        size = max(64, self._size + n, 2 * self._size)
+        for name, column in self.columns.items():
+            grown = np.zeros((size, self.capacity), column.dtype)
+            grown[: self._size] = column
+            self.columns[name] = grown
+        self._free.extend(range(size - 1, self._size - 1, -1))
+        self._size = size
+
+
+class Newest(NamedTuple):
+    """The newest interaction of each of n rows; time is the smallest i64 where a row has none."""
+
+    time: np.ndarray
+    action: np.ndarray
+    item: np.ndarray
+
+
+class Columns:
+    """All rows that this worker owns. Row numbers are stable while a row lives, and reused after.
+
+    Args:
+        topics: names of the input topics; a row's `applied` follows their order.
+        history: interactions kept per user (H).
+        seen_cap: items remembered beyond the history. Past it the smallest hashes stay: a subset that does not
+            depend on the order of arrival.
+    """
+
+    def __init__(self, topics: Sequence[str], history: int = 128, seen_cap: int = 2048) -> None:
+        self.topics = tuple(topics)
+        self.history = history
+        self.seen_cap = seen_cap
+        self.users: dict[int, dict[str, int]] = {}
+        self.names: list[str] = []
+        self._free: list[int] = []
+        sizes = [c for c in RING_CLASSES if c < history] + [history]
+        self.rings = [Pool(c, _RING) for c in sizes]
+        seen = [c for c in SEEN_CLASSES if c < seen_cap] + [seen_cap + SEEN_SLACK]
+        self.seen_pools = [Pool(c, {"item": np.uint32}) for c in seen]
+        self._allocate(0)
+
+    def _allocate(self, rows: int) -> None:
+        self.partition = np.zeros(rows, np.int32)
+        self.ring = np.zeros(rows, np.int8)
+        self.slot = np.zeros(rows, np.int32)
+        self.count = np.zeros(rows, np.int64)  # interactions ever put into the ring; the oldest is overwritten
+        self.seen_pool = np.full(rows, -1, np.int8)
+        self.seen_slot = np.zeros(rows, np.int32)
+        self.seen_count = np.zeros(rows, np.int32)
+        self.applied = np.full((rows, len(self.topics)), -1, np.int64)
+        self.dirty = np.zeros(rows, bool)
+
+    # Rows and users
+
+    def rows(self, partition: int, users: Iterable[str]) -> np.ndarray:
+        """i64[n]: the row of each user, made where there is none yet."""
+        known = self.users.setdefault(partition, {})
+        out: list[int] = []
+        for user in users:
+            row = known.get(user)
+            if row is None:
+                row = known[user] = self._new_row(partition, user)
+            out.append(row)
+        return np.array(out, np.int64)
+
+    def row(self, partition: int, user: str) -> int | None:
+        return self.users.get(partition, {}).get(user)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.users.values()))
+
+    def _new_row(self, partition: int, user: str) -> int:
+        if not self._free:
+            self._grow_rows()
+        row = self._free.pop()
+        self.names[row] = user
+        self.partition[row] = partition
+        self.ring[row] = 0
+        self.slot[row] = self.rings[0].take(1)[0]
+        self.count[row] = 0
+        self.seen_pool[row] = -1
+        self.seen_count[row] = 0
+        self.applied[row] = -1
+        self.dirty[row] = False
+        return row
+
+    def _grow_rows(self) -> None:
+        old = len(self.partition)
+        new = max(1024, 2 * old)
+        kept = {
+            name: getattr(self, name)
+            for name in (
+                ["partition", "ring", "slot", "count", "seen_pool", "seen_slot", "seen_count", "applied", "dirty"]
+            )
+        }
+        self._allocate(new)
+        for name, column in kept.items():
+            getattr(self, name)[:old] = column
+        self.names.extend([""] * (new - old))
+        self._free.extend(range(new - 1, old - 1, -1))
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget all rows of a partition: another worker owns it now, or it is restored anew."""
+        for row in self.users.pop(partition, {}).values():
+            self._free_row(row)
+
+    def drop(self, partition: int, user: str) -> None:
+        row = self.users.get(partition, {}).pop(user, None)
+        if row is not None:
+            self._free_row(row)
+
+    def _free_row(self, row: int) -> None:
+        self.rings[self.ring[row]].give_back(self.slot[row : row + 1])
+        if self.seen_pool[row] >= 0:
+            self.seen_pools[self.seen_pool[row]].give_back(self.seen_slot[row : row + 1])
+        self.names[row] = ""
+        self.dirty[row] = False
+        self._free.append(row)
+
+    # The ring
+
+    def newest(self, rows: np.ndarray) -> Newest:
+        """The newest interaction of each row."""
+        n = len(rows)
+        out = Newest(np.full(n, np.iinfo(np.int64).min), np.zeros(n, np.uint8), np.zeros(n, np.uint64))
+        count = self.count[rows]
+        for ring, pool in enumerate(self.rings):
+            at = np.flatnonzero((self.ring[rows] == ring) & (count > 0))
+            if len(at):
+                where = self.slot[rows[at]], (count[at] - 1) % pool.capacity
+                out.time[at] = pool.columns["time"][where]
+                out.action[at] = pool.columns["action"][where]
+                out.item[at] = pool.columns["item"][where]
+        return out
+
+    def make_room(self, rows: np.ndarray, more: np.ndarray) -> None:
+        """Move distinct rows up until `more` interactions fit, or the largest class is reached."""
+        need = np.minimum(self.count[rows] + more, self.history)
+        sizes = np.array([pool.capacity for pool in self.rings])
+        wanted = np.searchsorted(sizes, need)
+        for old in range(len(self.rings) - 1):
+            for new in range(old + 1, len(self.rings)):
+                moving = rows[(self.ring[rows] == old) & (wanted == new)]
+                if len(moving):
+                    self._move(moving, old, new)
+
+    def _move(self, rows: np.ndarray, old: int, new: int) -> None:
+        source, target = self.rings[old], self.rings[new]
+        slots = target.take(len(rows))
+        for name, column in source.columns.items():
+            target.columns[name][slots, : source.capacity] = column[self.slot[rows]]
+        source.give_back(self.slot[rows])
+        self.ring[rows] = new
+        self.slot[rows] = slots
+
+    def append(self, rows: np.ndarray, ordinals: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        """Scatter n interactions to their ordinals in the rows' rings; what they overwrite goes to the seen set.
+
+        `rows` i64[n] with repeats, `ordinals` i64[n] = the row's count before + rank in this call, ascending. Room was
+        made, and no row takes more than its capacity in one call.
+        """
+        full = np.flatnonzero(ordinals >= self.history)
+        if len(full):
+            largest = self.rings[-1]
+            gone = largest.columns["item"][self.slot[rows[full]], ordinals[full] % largest.capacity]
+            self.remember(rows[full], gone)
+        for ring, pool in enumerate(self.rings):
+            at = np.flatnonzero(self.ring[rows] == ring)
+            if len(at):
+                where = self.slot[rows[at]], ordinals[at] % pool.capacity
+                for name, column in pool.columns.items():
+                    column[where] = values[name][at]
+        # A row's ordinals ascend, so the last assignment to it is its greatest.
+        self.count[rows] = ordinals + 1
+
+    def read(self, row: int) -> dict[str, np.ndarray]:
+        """Copies of one row's interactions, oldest first."""
+        pool = self.rings[self.ring[row]]
+        count = int(self.count[row])
+        length = min(count, pool.capacity)
+        at = np.arange(count - length, count) % pool.capacity
+        return {name: column[self.slot[row], at] for name, column in pool.columns.items()}
+
+    def write(self, row: int, values: dict[str, np.ndarray]) -> None:
+        """Replace one row's interactions by at most H, oldest first."""
+        length = len(values["item"])
+        self.count[row] = 0
+        self.make_room(np.array([row]), np.array([length]))
+        pool = self.rings[self.ring[row]]
+        for name, column in pool.columns.items():
+            column[self.slot[row], :length] = values[name]
+        self.count[row] = length
+
+    def before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int) -> np.ndarray:
+        """u64[n, steps]: the items at the `steps` ordinals before each given one, nearest first; 0 = none."""
+        out = np.zeros((len(rows), steps), np.uint64)
+        wanted = ordinals[:, None] - np.arange(1, steps + 1)
+        for ring, pool in enumerate(self.rings):
+            at = np.flatnonzero(self.ring[rows] == ring)
+            if len(at):
+                kept = wanted[at]
+                # An ordinal older than the ring's oldest has been overwritten by a younger one.
+                valid = (kept >= 0) & (kept >= (self.count[rows[at]] - pool.capacity)[:, None])
+                items = pool.columns["item"][self.slot[rows[at]][:, None], kept % pool.capacity]
+                out[at] = np.where(valid, items, 0)
+        return out
+
+    # The seen set
+
+    def remember(self, rows: np.ndarray, items: np.ndarray) -> None:
+        """Add the 4-byte hashes of items u64[n] to the seen sets of rows i64[n], repeats allowed."""
+        for row, item in zip(rows.tolist(), items.astype(np.uint32), strict=True):
+            pool = int(self.seen_pool[row])
+            if pool < 0 or self.seen_count[row] == self.seen_pools[pool].capacity:
+                pool = self._seen_room(row)
+            self.seen_pools[pool].columns["item"][self.seen_slot[row], self.seen_count[row]] = item
+            self.seen_count[row] += 1
+
+    def _seen_room(self, row: int) -> int:
+        """Sort out one seen set, and move it up if it is still full."""
+        self._put_seen(row, self.seen(row))
+        return int(self.seen_pool[row])
+
+    def seen(self, row: int) -> np.ndarray:
+        """u32[s]: the items beyond the history, ascending, distinct, at most `seen_cap`."""
+        pool = int(self.seen_pool[row])
+        if pool < 0:
+            return np.zeros(0, np.uint32)
+        stored = self.seen_pools[pool].columns["item"][self.seen_slot[row], : self.seen_count[row]]
+        return np.unique(stored)[: self.seen_cap]
+
+    def _put_seen(self, row: int, items: np.ndarray) -> None:
+        """Replace one seen set, in the smallest class with room for one more."""
+        pool = next(i for i, p in enumerate(self.seen_pools) if len(items) < p.capacity)
+        if self.seen_pool[row] != pool:
+            if self.seen_pool[row] >= 0:
+                self.seen_pools[self.seen_pool[row]].give_back(self.seen_slot[row : row + 1])
+            self.seen_slot[row] = self.seen_pools[pool].take(1)[0]
+            self.seen_pool[row] = pool
+        self.seen_pools[pool].columns["item"][self.seen_slot[row], : len(items)] = items
+        self.seen_count[row] = len(items)
+
+    # Reading many rows
+
+    def histories(self, rows: np.ndarray, seen: bool = True) -> Histories:
+        """Copies of rows as `Histories`: left-padded columns, the newest at index -1."""
+        n = len(rows)
+        caps = np.array([pool.capacity for pool in self.rings])[self.ring[rows]]
+        lengths = np.minimum(self.count[rows], caps)
+        width = int(lengths.max(initial=0))
+        out: dict[str, Any] = {name: np.zeros((n, width), dtype) for name, dtype in _RING.items()}
+        ordinals = self.count[rows][:, None] - width + np.arange(width)
+        valid = np.arange(width) >= width - lengths[:, None]
+        for ring, pool in enumerate(self.rings):
+            at = np.flatnonzero(self.ring[rows] == ring)
+            if len(at):
+                slots = self.slot[rows[at]][:, None]
+                for name, column in pool.columns.items():
+                    taken = column[slots, ordinals[at] % pool.capacity]
+                    out[name][at] = np.where(valid[at], taken, 0)
+        sets = [self.seen(int(row)) for row in rows] if seen else []
+        offsets = np.zeros(n + 1, np.int64)
+        if sets:
+            np.cumsum([len(s) for s in sets], out=offsets[1:])
+        return Histories(
+            items=out["item"],
+            actions=out["action"],
+            times=out["time"],
+            weights=out["weight"],
+            lengths=lengths.astype(np.int32),
+            seen=np.concatenate(sets) if sets else np.zeros(0, np.uint32),
+            seen_offsets=offsets,
+        )
+
+    # Rows as MessagePack, for the changelog and for comparing states
+
+    def pack(self, rows: np.ndarray) -> Iterator[tuple[str, bytes]]:
+        """(user, row) of each given row, in canonical form: equal states give equal bytes."""
+        h = self.histories(rows)
+        width = h.items.shape[1]
+        for i, row in enumerate(rows.tolist()):
+            start = width - int(h.lengths[i])
+            applied = self.applied[row]
+            row_of_user = (
+                ROW_VERSION,
+                {topic: int(at) for topic, at in zip(self.topics, applied, strict=True) if at >= 0},
+                h.items[i, start:].tobytes(),
+                h.actions[i, start:].tobytes(),
+                h.times[i, start:].tobytes(),
+                h.weights[i, start:].tobytes(),
+                h.seen[h.seen_offsets[i] : h.seen_offsets[i + 1]].tobytes(),
+            )
+            yield self.names[row], cast(bytes, msgpack.packb(row_of_user))
+
+    def unpack(self, partition: int, packed: Mapping[str, bytes]) -> None:
+        """Replace rows of users by packed ones. Raises ValueError for a row this version cannot read."""
+        if not packed:
+            return
+        versions, applied, items, actions, times, weights, seen = zip(
+            *map(msgpack.unpackb, packed.values()), strict=True
+        )
+        if wrong := set(versions) - {ROW_VERSION}:
+            raise ValueError(f"a window row of version {min(wrong)}; this eddyline reads {ROW_VERSION}")
+        rows = self.rows(partition, packed)
+        lengths = np.array([len(column) for column in actions])
+        if lengths.max() > self.history:
+            raise ValueError(f"a window row of {lengths.max()} interactions; state.history is {self.history}")
+        self.count[rows] = 0
+        self.make_room(rows, lengths)
+        self.count[rows] = lengths
+        starts = np.cumsum(lengths) - lengths
+        columns = {"item": items, "action": actions, "time": times, "weight": weights}
+        joined = {name: np.frombuffer(b"".join(column), _RING[name]) for name, column in columns.items()}
+        for ring, pool in enumerate(self.rings):
+            at = np.flatnonzero(self.ring[rows] == ring)
+            slots = np.repeat(self.slot[rows[at]], lengths[at])
+            place = np.arange(len(slots)) - np.repeat(np.cumsum(lengths[at]) - lengths[at], lengths[at])
+            taken = np.repeat(starts[at], lengths[at]) + place
+            for name, column in pool.columns.items():
+                column[slots, place] = joined[name][taken]
+        self.applied[rows] = [[offsets.get(topic, -1) for topic in self.topics] for offsets in applied]
+        for row, kept in zip(rows.tolist(), seen, strict=True):
+            if kept or self.seen_pool[row] >= 0:
+                self._put_seen(row, np.frombuffer(kept, np.uint32)[: self.seen_cap])
+        self.dirty[rows] = False
+
+    def dirty_rows(self, partition: int) -> np.ndarray:
+        rows = np.flatnonzero(self.dirty)
+        return rows[self.partition[rows] == partition]
+
+    def digest(self) -> str:
+        """One hash of all rows, sorted by user: two states are equal when these are."""
+        total = hashlib.sha256()
+        everyone = sorted((user, row) for users in self.users.values() for user, row in users.items())
+        for start in range(0, len(everyone), 4096):
+            part = np.array([row for _, row in everyone[start : start + 4096]], np.int64)
+            for user, packed in self.pack(part):
+                total.update(user.encode() + b"\0" + packed)
+        return total.hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns, without the users' names."""
+        pools = sum(pool.nbytes for pool in [*self.rings, *self.seen_pools])
+        return pools + self.applied.nbytes + 27 * len(self.partition)

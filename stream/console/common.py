@@ -1,0 +1,79 @@
+"""What all commands share: options, logs, progress, and how an error is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+T = TypeVar("T")
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--kafka", "-k", metavar="HOST:PORT", help="The broker; instead of kafka.bootstrap_servers."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only say what would be done.")]
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+def settings(kafka: str | None = None, **flags: Any) -> Settings:
+    """The effective settings, with flags such as `state__name="v2"` on top."""
+    from stream.settings import load
+
+    named = {name.replace("__", "."): value for name, value in flags.items()}
+    return load({"kafka.bootstrap_servers": kafka, **named})
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def quiet() -> None:
+    """Libraries tell what is ordinary as warnings and errors: a new topic's leader, a rebalance."""
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+
+
+def logs(verbose: bool = False) -> None:
+    """Log lines on stderr: eddyline's own from INFO, its libraries' from WARNING."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname).1s %(name)s: %(message)s"
+    )
+    for name in ("stream", "model", "index"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    for name in ("faust", "mode", "aiokafka") if verbose else ():
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; elsewhere a log line at every tenth."""
+    if err.is_terminal:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=err, transient=True) as bar:
+            task = bar.add_task(title)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // max(total, 1)
+        if tenth > told:
+            told = tenth
+            err.print(f"{title}: {done} of {total}")
+
+    yield tell

@@ -1,0 +1,89 @@
+"""`eddyline worker`, `backfill`, `tail`, `demo`: what runs until it is stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stream.console.common import Bootstrap, Json, err, logs, out, run, settings
+
+StatusPort = Annotated[
+    int | None, typer.Option(help="Serve /health and /status on this port of 127.0.0.1; 0 takes a free one.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+def worker(
+    kafka: Bootstrap = None,
+    state: Annotated[str | None, typer.Option(help="The state version to run.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    shadow: Annotated[bool | None, typer.Option(help="Also write the fallback's lists to the shadow topic.")] = None,
+    status_port: StatusPort = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run the pipeline: events in, recommendations out. Example: eddyline worker --state v1"""
+    from stream.worker import Run, work
+
+    logs(verbose)
+    s = settings(kafka, state__name=state, recommend__device=device, recommend__shadow=shadow)
+    raise typer.Exit(run(work(s, Run(status_port=status_port))))
+
+
+def backfill(
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The new state version.")],
+    kafka: Bootstrap = None,
+    since: Annotated[str | None, typer.Option(help="ISO 8601 time to begin at; default: the earliest event.")] = None,
+    serve: Annotated[bool, typer.Option(help="Go on as its worker once it has caught up.")] = False,
+    status_port: StatusPort = None,
+    verbose: Verbose = False,
+) -> None:
+    """Read history anew into a new state version, silently until caught up. Example: eddyline backfill --as v2"""
+    from stream.worker import backfill as run_backfill
+
+    logs(verbose)
+    s = settings(kafka, state__name=name)
+    code = run(run_backfill(s, _ms(since), serve, status_port))
+    if not code and not serve:
+        out.print(f"state {name} has caught up; run it with: eddyline worker --state {name}")
+    raise typer.Exit(code)
+
+
+def tail(
+    kafka: Bootstrap = None,
+    beginning: Annotated[bool, typer.Option(help="From the earliest list that is still there.")] = False,
+    count: Annotated[int | None, typer.Option("-n", help="Stop after so many.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Subscribe, and print recommendations as they come. Example: eddyline tail -n 5"""
+    from stream.tail import follow
+
+    s = settings(kafka)
+    run(follow(s, beginning, count, out, as_json))
+
+
+def demo(
+    kafka: Bootstrap = None,
+    data: Annotated[
+        str, typer.Option(help="movielens-100k, complete-journey (a shop), or a folder.")
+    ] = "movielens-100k",
+    once: Annotated[bool, typer.Option("--once", help="End when all is shown, on a terminal too.")] = False,
+    port: Annotated[int, typer.Option(help="The page's port; 0 takes a free one.")] = 0,
+) -> None:
+    """All of it on this machine: broker, history, live page, a model trained and released. Example: eddyline demo"""
+    from stream.dev.demo import Demo
+
+    err.print("eddyline demo: everything runs on this machine; Ctrl-C stops all of it", highlight=False)
+    raise typer.Exit(Demo(settings(kafka, recommend__shadow=True), data, once, port, kafka is not None).run())
+
+
+def _ms(text: str | None) -> int | None:
+    from datetime import UTC, datetime
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not ISO 8601, such as 2026-11-01T00:00", param_hint="--since") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,0 +1,125 @@
+"""Steps 1 and 2 on one fetched batch: decode, apply, count, and say who waits for a list.
+
+The agent is this function bound to the input topics. It only carries: decoding is in `stream.events`,
+windows in `stream.window`, counts in `stream.trends`, tickets in `stream.progress`. A batch is applied
+without awaiting anything, so a commit, a rebalance or a stop never sees half of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from stream import window
+from stream.deadletters import bury
+from stream.events import Decoder, Events, InputConfig, Unreadable
+from stream.monitor import Monitor
+from stream.progress import Trigger
+from stream.state import State
+
+log = logging.getLogger(__name__)
+
+WAITING_HIGH = 50_000
+"""Users who wait for a list before input is paused; a newer event of one who waits adds nothing."""
+
+
+class Ingest:
+    """Applies fetched batches to the state.
+
+    Args:
+        silent_until: next offsets up to which state advances without lists (a backfill's range).
+    """
+
+    def __init__(
+        self,
+        config: InputConfig,
+        state: State,
+        producer: AIOKafkaProducer,
+        dead_letters: str,
+        group: str,
+        monitor: Monitor,
+        wake: Callable[[], None],
+        silent_until: dict[TP, int] | None = None,
+    ) -> None:
+        self._decoders = {topic: Decoder(action, config) for action, topic in config.topics.items()}
+        self._number = {topic: i for i, topic in enumerate(state.columns.topics)}
+        self._state = state
+        self._producer = producer
+        self._dead_letters = dead_letters
+        self._group = group
+        self._monitor = monitor
+        self._wake = wake
+        self._silent_until = silent_until or {}
+        self._burials: set[asyncio.Task] = set()
+
+    async def agent(self, stream: Any) -> None:
+        """Faust's agent: one message is one fetched batch of one partition."""
+        async for event in stream.events():
+            tp = event.message.tp
+            try:
+                self.batch(TP(tp.topic, tp.partition), event.message.value)
+            except Exception:
+                # Half a batch may be in the rows: nothing of this process is durable or committed from here on.
+                self._state.abandon()
+                raise
+            while self._state.progress.waiting > WAITING_HIGH:
+                await asyncio.sleep(0.05)
+
+    def batch(self, tp: TP, records: Sequence[Any]) -> None:
+        """Apply one batch. A partition that is no longer ours is left to its new owner."""
+        state = self._state
+        if tp.partition not in state.owned or not records:
+            return
+        arrived = time.monotonic()
+        events, bad = self._decoders[tp.topic].decode(records)
+        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events)
+        state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
+        state.trends.changed()
+        next_offset = records[-1].offset + 1
+        ticket = state.progress.applied(tp, next_offset)
+        if next_offset > self._silent_until.get(tp, 0):
+            self._answer(ticket, tp, events, applied, arrived)
+        if bad:
+            self._bury(ticket, tp, bad)
+        self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)
+
+    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
+        """Let the touched users wait for a list."""
+        state = self._state
+        names = state.columns.names
+        for row, last in zip(applied.rows.tolist(), applied.last.tolist(), strict=True):
+            offset = int(events.offsets[last])
+            trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
+            state.progress.wait(ticket, tp.partition, names[row], trigger)
+        self._wake()
+
+    def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:
+        """Dead letters hold the ticket: their offsets are committed only when they are safe."""
+        self._state.progress.hold(ticket)
+        task = asyncio.ensure_future(self._buried(ticket, tp, bad))
+        self._burials.add(task)
+        task.add_done_callback(self._burials.discard)
+
+    async def _buried(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:
+        log.warning(
+            "%d records of %s/%d are unreadable and go to %s; the first, at %d: %s",
+            len(bad), tp.topic, tp.partition, self._dead_letters, bad[0].record.offset, bad[0].reason,
+        )  # fmt: skip
+        while True:
+            try:
+                await bury(self._producer, self._dead_letters, tp, bad, self._group)
+            except KafkaError as error:
+                # The ticket stays open, so nothing after it is committed until they are safe.
+                self._monitor.failures["bury"] += 1
+                log.warning("dead letters could not be written to %s (%r); trying again", self._dead_letters, error)
+                await asyncio.sleep(1.0)
+            else:
+                break
+        self._state.answered(ticket)

@@ -1,0 +1,250 @@
+"""Faust's Kafka transport with two differences: a fetched batch is one message, and commits are ours.
+
+Faust keeps what it is good at: group membership, assignment, agents, tables, recovery. What its
+source shows to be unsafe for state is replaced here:
+
+- `getmany` yields one message per fetched partition batch; its value is the list of records.
+- Commits are never derived from acks: the `Keeper` says what is flushed and answered, and only that is committed.
+- Partitions are claimed before they are restored, and settled before they are given up.
+- Committed records only; the end of a restore is a position, because a transaction's marker is no record.
+- Topics that belong together are assigned together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from time import monotonic
+from typing import Any, Protocol, cast
+
+import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import OffsetAndMetadata
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from stream.errors import StateError
+from stream.kafka.clients import KafkaConfig
+
+SERVICES = logging.getLogger("faust.services")
+"""Where Faust's service classes tell of their starts and stops; ours among them."""
+
+
+class Keeper(Protocol):
+    """Who knows what may be committed."""
+
+    def committable(self) -> dict[TP, int]:
+        """Next offsets of input partitions whose events are applied and answered."""
+        ...
+
+    async def flush(self) -> set[int]:
+        """Make all that has been applied durable; returns the partitions of which it now is."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait, bounded, until what has been applied is answered."""
+        ...
+
+    async def claim(self, assigned: set[TP]) -> None:
+        """These partitions are ours from now on; called before they are restored."""
+        ...
+
+    async def release(self, revoked: set[TP]) -> None:
+        """These partitions are no longer ours; called after a last flush and commit."""
+        ...
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """Opens the group's consumer from `[kafka]`, reading committed records only."""
+
+    logger = SERVICES
+
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        app = cast(BatchApp, self.app)
+        self._assignor = app.assignor
+        return AIOKafkaConsumer(
+            **app.kafka.member(), group_id=app.conf.id, partition_assignment_strategy=[self._assignor]
+        )
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """False where the group has moved on: the new owner reads those events again, and its rows skip them.
+
+        Faust tells this case by words that aiokafka breaks over two lines, and so crashes on it.
+        """
+        owned = self.assignment()
+        ours = {TopicPartition(*tp): OffsetAndMetadata(o, "") for tp, o in offsets.items() if tp in owned}
+        try:
+            await self._ensure_consumer().commit(ours)
+        except (CommitFailedError, IllegalStateError) as error:
+            self.log.warning("not committed, the group has moved on: %s", type(error).__name__)
+            return False
+        except Exception as error:
+            self.log.exception("committing failed")
+            await self.crash(error)
+            return False
+        now = monotonic()
+        self.tp_last_committed_at.update(dict.fromkeys(offsets, now))
+        return True
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's consumer, a whole fetched partition batch at a time."""
+
+    logger = SERVICES
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def _keeper(self) -> Keeper:
+        return cast(BatchApp, self.app).keeper
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop or not self.flow_active:
+            return
+        changelogs = self.app.tables.changelog_topics
+        for tp, batch in records.items():
+            if self.app.consumer_generation_id != generation or not self.flow_active:
+                return
+            if batch and (active is None or tp in active or tp in self._buffered_partitions):
+                message: Any = self._to_message(tp, batch[-1])
+                message.key, message.value = None, batch
+                if tp.topic in changelogs:
+                    message.offset = max(message.offset, self._read_to(tp))
+                yield tp, message
+        if self.app.in_recovery:
+            for message in self._markers(changelogs, active or set(), set(records)):
+                yield message.tp, message
+
+    def _markers(self, changelogs: set[str], active: set[TP], told: set[TP]) -> Iterable[Any]:
+        """Empty messages for changelog partitions that were read to where only transaction markers are.
+
+        Recovery waits for the offset before the log's end, which may be a marker's, and a marker is never
+        delivered: without these it would wait for ever.
+        """
+        for tp in active:
+            if tp.topic not in changelogs or tp in told:
+                continue
+            end = self._read_to(tp)
+            if end > (self._read_offset[tp] or -1):
+                record = _Nothing(tp.topic, tp.partition, end)
+                message: Any = self._to_message(tp, record)
+                message.value = []
+                yield message
+
+    def _read_to(self, tp: TP) -> int:
+        """The offset before the fetch position, or -1."""
+        assignment: Any = self._thread._ensure_consumer()._subscription.subscription
+        state = assignment.assignment.state_value(tp) if assignment and assignment.assignment else None
+        return state.position - 1 if state is not None and state.has_valid_position else -1
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets between batches are no gaps: a batch is one message, and markers are no records."""
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what is applied, flushed and answered.
+
+        1. Snapshot the offsets whose whole batches are applied and answered.
+        2. Flush every row that was touched: those batches' rows are among them.
+        3. Commit the snapshot: a crash before this costs a repeat, which rows then skip.
+        """
+        offsets = self._keeper.committable()
+        durable = await self._keeper.flush()
+        ours = {
+            tp: offset for tp, offset in offsets.items() if tp.partition in durable and self._should_commit(tp, offset)
+        }
+        return await self._commit_offsets(ours) if ours else False
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Finish what was begun, flush and commit it, and only then let go."""
+        self.stop_flow()
+        await self._keeper.settle()
+        await self.maybe_wait_for_commit_to_finish()
+        await self.commit()
+        await super().on_partitions_revoked(revoked)
+        await self._keeper.release(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Claim partitions before Faust restores them."""
+        try:
+            check_together(assigned, self.app.tables.changelog_topics)
+            await self._keeper.claim(assigned)
+        except Exception as error:
+            await self.crash(error)
+            raise
+        await super().on_partitions_assigned(assigned, generation_id)
+
+
+class BatchTransport(driver.Transport):
+    """Faust's transport, with our consumer."""
+
+    Consumer = BatchConsumer
+
+
+class Together(PartitionAssignor):
+    """Faust's assignor, grouping topics by their subscribers in a stable order.
+
+    Faust groups by `tuple(set)`: two equal sets may be walked in different orders, and then topics that
+    belong together are assigned apart.
+    """
+
+    @classmethod
+    def _group_co_subscribed(cls, topics: set[str], subscriptions: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
+        groups: MutableMapping[tuple[str, ...], set[str]] = defaultdict(set)
+        for topic in topics:
+            groups[tuple(sorted(c for c, subscribed in subscriptions.items() if topic in subscribed))].add(topic)
+        return groups.values()
+
+
+class BatchApp(faust.App):
+    """A Faust app that consumes batches, opens its clients from `[kafka]`, and asks a keeper what to commit."""
+
+    logger = SERVICES
+
+    kafka: KafkaConfig
+    keeper: Keeper
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
+
+
+def check_together(assigned: set[TP], changelogs: set[str]) -> None:
+    """Refuse an assignment in which a topic's partitions differ from another's.
+
+    Raises:
+        StateError: a window would be updated here and restored elsewhere.
+    """
+    held: dict[str, set[int]] = defaultdict(set)
+    for tp in assigned:
+        held[tp.topic].add(tp.partition)
+    if not held:
+        return
+    everything = set().union(*held.values())
+    if apart := {topic: sorted(p) for topic, p in held.items() if p != everything}:
+        raise StateError(
+            f"this worker was assigned partitions {sorted(everything)}, but only some of them of {apart}; "
+            f"changelogs are {sorted(changelogs)}",
+            "give all input topics and changelogs equal partition counts, and run the same version and settings on "
+            "all workers; then restart",
+        )
+
+
+class _Nothing:
+    """What `_to_message` reads of a record, where there is none."""
+
+    timestamp: int | None = None
+    timestamp_type = 0
+    headers: tuple[()] = ()
+    key = None
+    value = None
+    checksum = None
+    serialized_key_size = 0
+    serialized_value_size = 0
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        self.topic, self.partition, self.offset = topic, partition, offset

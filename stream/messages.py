@@ -1,0 +1,117 @@
+"""The recommendation event: its fields, its name, its headers. docs/schemas/recommendation.json is made from here.
+
+Only the shape of what is said; who is answered, when and with what is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+TYPE = "eddyline.recommendation.v1"
+
+
+class InteractionReason(msgspec.Struct, frozen=True, tag_field="type", tag="interaction"):
+    """An item of the user's window that speaks for the recommended one, and its share of the score."""
+
+    item: str
+    action: str
+    share: float
+
+
+class TasteReason(msgspec.Struct, frozen=True, tag_field="type", tag="taste"):
+    """A lasting taste that speaks for the item, and its share of the score."""
+
+    taste: str
+    share: float
+
+
+class PopularReason(msgspec.Struct, frozen=True, tag_field="type", tag="popular"):
+    """The item is what many people take just now; for a user of whom little is known, this may be all."""
+
+    share: float
+
+
+Reason = InteractionReason | TasteReason | PopularReason
+
+
+class RecommendedItem(msgspec.Struct, frozen=True):
+    """One item of a list. `propensity`: the probability of this item at this rank, given those above it."""
+
+    item: str
+    rank: int
+    score: float
+    propensity: float
+    reasons: list[Reason]
+
+
+class Interest(msgspec.Struct, frozen=True):
+    """How the two currents were mixed: weights that sum to 1, the window's length, the profile's age."""
+
+    short: float
+    long: float
+    window: int
+    profile_age_s: float | None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The event that caused the list, and the last offset of each input topic that the list knows of."""
+
+    state: str
+    topic: str
+    partition: int
+    offset: int
+    ts: int
+    applied: dict[str, int]
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """A list of recommended items for one user. `ts`: when it was made, in ms."""
+
+    id: str
+    user: str
+    ts: int
+    items: list[RecommendedItem]
+    interest: Interest
+    model: str
+    catalog_version: int
+    variant: str
+    source: Source
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Recommendation).decode
+
+
+def name(user: str, applied: Mapping[str, int], topic: str, partition: int, offset: int) -> str:
+    """The stable id of a list: the same user, state of knowledge and trigger always give the same one."""
+    said = "\0".join([user, *(f"{t}={applied[t]}" for t in sorted(applied)), f"{topic}/{partition}/{offset}"])
+    return blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def headers(event: Recommendation, trace: bytes | None) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0 headers in Kafka's binary mode; a `traceparent` that came with the trigger goes on."""
+    time = datetime.fromtimestamp(event.ts / 1000, UTC).isoformat(timespec="milliseconds")
+    out = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event.id.encode()),
+        ("ce_type", TYPE.encode()),
+        ("ce_source", f"/eddyline/{event.source.state}".encode()),
+        ("ce_subject", event.user.encode()),
+        ("ce_time", time.encode()),
+        ("content-type", b"application/json"),
+    ]
+    return [*out, ("traceparent", trace)] if trace else out
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recommendation, as published in docs/schemas."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "eddyline recommendation",
+        **msgspec.json.schema(Recommendation),
+    }

@@ -1,0 +1,91 @@
+"""Announcing a model: what a release is, and the checks that a folder must pass before it is served.
+
+A release is one small message in a compacted topic; workers follow it (`stream.serving`) and load the
+folder that it names. What is inside a model folder is known to `model.checkpoint` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stream.errors import ModelError
+from stream.kafka.clients import KafkaConfig, consumer, producer
+from stream.kafka.topics import topic_partitions
+
+NAME = "default"
+"""The key under which the current release stands."""
+
+
+class Release(msgspec.Struct, frozen=True):
+    """One announced model. `location`: a folder that every worker can read; `sha256`: of its manifest."""
+
+    model: str
+    version: int
+    location: str
+    sha256: str
+    metrics: dict[str, Any] = {}
+
+
+def manifest_sha256(folder: Path) -> str:
+    """The checksum that names a model folder's content: that of its manifest, which has those of its files.
+
+    Raises:
+        ModelError: the folder has no manifest.
+    """
+    try:
+        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{folder} is no model folder ({error})", "make one with `eddyline train`, or copy it again"
+        ) from error
+
+
+def checked(release: Release) -> Path:
+    """The release's folder, when it is what was announced.
+
+    Raises:
+        ModelError: it is not there, or has changed since.
+    """
+    folder = Path(release.location)
+    if manifest_sha256(folder) != release.sha256:
+        raise ModelError(
+            f"{folder} is not what was announced as {release.model}@{release.version}",
+            f"announce it again: eddyline release announce {folder}",
+        )
+    return folder
+
+
+async def current(kafka: KafkaConfig, topic: str) -> Release | None:
+    """The release that stands in the topic, or None."""
+    tps = await topic_partitions(kafka, [topic])
+    async with consumer(kafka) as client:
+        client.assign(tps)
+        ends = await client.end_offsets(tps)
+        last: Any = None
+        for tp, end in ends.items():
+            await client.seek_to_beginning(tp)
+            while await client.position(tp) < end:
+                for records in (await client.getmany(tp, timeout_ms=500)).values():
+                    last = records[-1]
+        return msgspec.json.decode(last.value, type=Release) if last is not None and last.value else None
+
+
+async def announce(kafka: KafkaConfig, topic: str, folder: Path, model: str, metrics: dict[str, Any]) -> Release:
+    """Announce a model folder as the next version of the current release."""
+    sha256 = manifest_sha256(folder)
+    before = await current(kafka, topic)
+    release = Release(model, (before.version if before else 0) + 1, str(folder.resolve()), sha256, metrics)
+    async with producer(kafka) as client:
+        await client.send_and_wait(topic, msgspec.json.encode(release), key=NAME.encode())
+    return release
+
+
+async def withdraw(kafka: KafkaConfig, topic: str) -> None:
+    """Take the current release back: workers return to the fallback."""
+    await topic_partitions(kafka, [topic])
+    async with producer(kafka) as client:
+        await client.send_and_wait(topic, None, key=NAME.encode())

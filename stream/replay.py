@@ -1,0 +1,164 @@
+"""History as input: publish a data set in time order, or read a range of the topics into a new state.
+
+Publishing keeps users as keys and the events' times as the records' own. Reading again is the worker's
+ordinary work on a group of another name; only where it begins and where it begins to speak is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.partitioner import murmur2
+
+from model.catalog import Item
+from model.datasets import Events
+from model.history import ACTION_NAME
+from stream.errors import ConfigError, TopicError
+from stream.kafka.batches import Out, send
+from stream.kafka.clients import KafkaConfig, consumer, producer
+from stream.kafka.topics import missing_topics, partitions, topic_partitions
+from stream.settings import Settings
+
+CHUNK = 2000
+"""Events published at a time: in time order between chunks, and within each topic and partition."""
+
+JSON_HEADERS = [("content-type", b"application/json")]
+
+
+def partition_of(user: str, count: int) -> int:
+    """Where Kafka's Java clients put a user: murmur2 of the key."""
+    return (murmur2(user.encode()) & 0x7FFFFFFF) % count
+
+
+def encode_event(user: str, item: str, ts: int, value: float | None = None) -> bytes:
+    """One event as an input topic has it."""
+    event: dict[str, Any] = {"user": user, "item": item, "ts": ts}
+    if value is not None:
+        event["value"] = value
+    return json.dumps(event, separators=(",", ":")).encode()
+
+
+async def publish(
+    kafka: KafkaConfig,
+    topics: Mapping[str, str],
+    events: Events,
+    speed: float | None,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Publish events, which are in time order, to the topics of their actions (action -> topic).
+
+    `speed`: how many seconds of history pass in one; None = as fast as the broker takes them.
+    Returns how many were published: all of them are acknowledged.
+
+    Raises:
+        TopicError: a topic is missing, or an action has none.
+    """
+    names = _topics_by_code(topics, events)
+    counts = await partitions(kafka, set(names.values()))
+    if missing := set(names.values()) - set(counts):
+        raise missing_topics(missing)
+    began, n = time.monotonic(), len(events)
+    first = int(events.ts[0]) if n else 0
+    async with producer(kafka, linger_ms=5) as client:
+        for start in range(0, n, CHUNK if speed is None else 1):
+            stop = min(start + (CHUNK if speed is None else 1), n)
+            if speed is not None:
+                due = (int(events.ts[start]) - first) / 1000 / speed
+                await asyncio.sleep(max(0.0, began + due - time.monotonic()))
+            await _publish_chunk(client, names, counts, events, start, stop)
+            progress(stop, n)
+    return n
+
+
+def _topics_by_code(topics: Mapping[str, str], events: Events) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for code in np.unique(events.action).tolist():
+        action = ACTION_NAME[code]
+        if action not in topics:
+            raise TopicError(
+                f"the data has {action} events, and no input topic is set for them",
+                f'add {action} = "TOPIC" to [input.topics]',
+            )
+        names[code] = topics[action]
+    return names
+
+
+async def _publish_chunk(
+    client: AIOKafkaProducer,
+    names: Mapping[int, str],
+    counts: Mapping[str, int],
+    events: Events,
+    start: int,
+    stop: int,
+) -> None:
+    rows: dict[tuple[str, int], list[Out]] = {}
+    for i in range(start, stop):
+        user, topic, ts = str(events.user[i]), names[int(events.action[i])], int(events.ts[i])
+        value = float(events.value[i])
+        body = encode_event(user, str(events.item[i]), ts, value if np.isfinite(value) else None)
+        at = topic, partition_of(user, counts[topic])
+        rows.setdefault(at, []).append(Out(user.encode(), body, JSON_HEADERS, ts))
+    sent: list[asyncio.Future] = []
+    for (topic, partition), records in rows.items():
+        sent += await send(client, topic, partition, records)
+    await asyncio.gather(*sent)
+
+
+async def begin_at(settings: Settings, since_ms: int | None) -> bool:
+    """Commit, for a state version's group, the offsets at `since_ms`; None begins at the earliest.
+
+    Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
+    """
+    tps = await topic_partitions(settings.kafka, settings.input.topics.values())
+    async with consumer(settings.kafka, group_id=settings.group) as client:
+        client.assign(tps)
+        if any([await client.committed(tp) is not None for tp in tps]):
+            return False
+        earliest = await client.beginning_offsets(tps)
+        ends = await client.end_offsets(tps)
+        found: Mapping[TopicPartition, Any] = (
+            await client.offsets_for_times(dict.fromkeys(tps, since_ms)) if since_ms is not None else {}
+        )
+        offsets = {
+            tp: earliest[tp] if since_ms is None else (found[tp].offset if found[tp] else ends[tp]) for tp in tps
+        }
+        await client.commit(offsets)
+    return True
+
+
+async def publish_items(kafka: KafkaConfig, topic: str, items: Iterable[Item]) -> int:
+    """Publish items to the compacted catalogue topic; returns how many."""
+    return await _compacted(kafka, topic, [Out(i.item.encode(), msgspec.json.encode(i), JSON_HEADERS) for i in items])
+
+
+async def withdraw_items(kafka: KafkaConfig, topic: str, items: Iterable[str]) -> int:
+    """Publish tombstones for items; returns how many."""
+    return await _compacted(kafka, topic, [Out(item.encode(), None) for item in items])
+
+
+async def _compacted(kafka: KafkaConfig, topic: str, records: list[Out]) -> int:
+    await topic_partitions(kafka, [topic])
+    async with producer(kafka) as client:
+        await asyncio.gather(*await send(client, topic, 0, records))
+    return len(records)
+
+
+async def send_event(settings: Settings, action: str, user: str, item: str, ts: int) -> tuple[str, int, int]:
+    """Send one event by hand; returns where it is: topic, partition, offset."""
+    topics = settings.input.topics
+    if action not in topics:
+        raise ConfigError(f"no topic is set for the action {action!r}", f"use one of: {', '.join(topics)}")
+    topic = topics[action]
+    await topic_partitions(settings.kafka, [topic])
+    async with producer(settings.kafka) as client:
+        sent = await client.send_and_wait(
+            topic, encode_event(user, item, ts), key=user.encode(), timestamp_ms=ts, headers=JSON_HEADERS
+        )
+    return sent.topic, sent.partition, sent.offset

@@ -1,0 +1,236 @@
+"""What lists are made from: catalogue, item vectors, index, model, trends; swapped in as one, without a stop.
+
+Follows the catalogue and the release topic. Whatever changes, a new `Served` is built aside and takes
+the old one's place between two micro-batches; what fails to build is told, and the old one serves on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+from aiokafka import TopicPartition
+
+import index.ann
+from index.base import Index
+from model import checkpoint
+from model.baselines import UserModel
+from model.catalog import Catalog, HashCollisionError, Item
+from model.encoder import TextEncoder
+from model.engine import Engine
+from model.online import Counts, OnlineParams, OnlineScores
+from stream.errors import EddylineError
+from stream.monitor import Monitor
+from stream.release import Release, checked
+from stream.trends import Trends
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Everything that one micro-batch is answered from; parts that belong to one catalogue version."""
+
+    name: str
+    catalog: Catalog
+    engine: Engine
+    index: Index
+    online: OnlineScores
+    profile_dim: int
+    shadow: Served | None = None
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores f32[B, k] and catalogue indices i64[B, k] of the nearest items, -1 where there are none."""
+        return self.index.search(vectors, k)
+
+
+class Serving:
+    """The current `Served`, and the upkeep of it."""
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        trends: Trends,
+        device: str,
+        catalog_topic: str,
+        monitor: Monitor,
+        shadow: bool = False,
+    ) -> None:
+        self._encoder = encoder
+        self._trends = trends
+        self._device = device
+        self._catalog_topic = catalog_topic
+        self._monitor = monitor
+        self._shadow = shadow
+        self._items: dict[str, Item] = {}
+        self._version = 0
+        self._release: Release | None = None
+        self._changed = asyncio.Event()
+        self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
+        self._current: Served | None = None
+        self.ready = asyncio.Event()
+
+    @property
+    def current(self) -> Served:
+        """What to answer from now. Only after `ready`."""
+        if self._current is None:
+            raise RuntimeError("nothing is served before Serving.ready is set")
+        return self._current
+
+    # What the followed topics say
+
+    def on_catalog(self, tp: TopicPartition, records: Sequence[Any]) -> None:
+        """Items, and tombstones of withdrawn ones; the catalogue's version is the topic's next offset."""
+        for record in records:
+            name = (record.key or b"").decode(errors="replace")
+            if record.value is None:
+                self._items.pop(name, None)
+                continue
+            try:
+                item = msgspec.json.decode(record.value, type=Item)
+            except (msgspec.MsgspecError, RecursionError) as error:
+                log.error("%s at offset %d is no item and is ignored: %s", tp.topic, record.offset, error)
+                continue
+            self._items[item.item] = item
+        self._version = records[-1].offset + 1
+        self._changed.set()
+
+    def on_release(self, tp: TopicPartition, records: Sequence[Any]) -> None:
+        """The newest announced release; a tombstone returns to the fallback."""
+        record = records[-1]
+        try:
+            self._release = msgspec.json.decode(record.value, type=Release) if record.value else None
+        except (msgspec.MsgspecError, RecursionError) as error:
+            log.error("%s at offset %d is no release and is ignored: %s", tp.topic, record.offset, error)
+            return
+        self._changed.set()
+
+    # Upkeep
+
+    async def run(self, caught_up: Callable[[], bool]) -> None:
+        """Build anew whenever something has changed; for ever."""
+        while not caught_up():
+            await asyncio.sleep(0.02)
+        told = False
+        while True:
+            if not self._items:
+                if not told:
+                    log.warning(
+                        "waiting for a catalogue: %s is empty; fill it with `eddyline catalog publish movielens-100k` "
+                        "(or a folder of yours)",
+                        self._catalog_topic,
+                    )
+                    told = True
+            else:
+                self._changed.clear()
+                await self._rebuild()
+            await self._changed.wait()
+            # A catalogue is published item by item: take in what comes together.
+            await asyncio.sleep(0.2)
+
+    async def refresh_trends(self) -> None:
+        """Compute scores from counts, whenever counts have changed; for ever."""
+        loop = asyncio.get_running_loop()
+        seen, took = -1, 0.0
+        await self.ready.wait()
+        while True:
+            # However many counts there are, at most a sixth of a core goes into this.
+            await asyncio.sleep(max(self._trends.config.refresh_s, 5 * took))
+            if self._trends.version == seen:
+                continue
+            began = time.monotonic()
+            seen, before = self._trends.version, self.current
+            counts = self._counts()
+            online = await loop.run_in_executor(self._builder, self._online, before.catalog, counts)
+            took = time.monotonic() - began
+            if self.current.catalog is before.catalog:
+                shadow = self.current.shadow
+                self._current = replace(
+                    self.current, online=online, shadow=replace(shadow, online=online) if shadow else None
+                )
+
+    def close(self) -> None:
+        self._builder.shutdown(wait=False, cancel_futures=True)
+
+    async def _rebuild(self) -> None:
+        loop = asyncio.get_running_loop()
+        items, version, release = dict(self._items), self._version, self._release
+        counts = self._counts()
+        try:
+            built = await loop.run_in_executor(
+                self._builder, self._build, items, version, release, counts, self._current
+            )
+        except (HashCollisionError, EddylineError) as error:
+            log.error("the new catalogue is not served: %s", error)
+            return
+        if self._current is None or built.name != self._current.name:
+            self._monitor.releases += 1
+            log.info("serving %s over %d items", built.name, len(built.catalog))
+        self._current = built
+        self.ready.set()
+
+    def _build(
+        self,
+        items: dict[str, Item],
+        version: int,
+        release: Release | None,
+        counts: Counts,
+        before: Served | None,
+    ) -> Served:
+        """On the builder thread: vectors, index, engine and scores of one catalogue version and release."""
+        catalog = Catalog.build(items, version)
+        texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
+        online = self._online(catalog, counts)
+        fallback = self._served("fallback", catalog, texts, None, online)
+        if release is None:
+            return fallback
+        name = f"{release.model}@{release.version}"
+        try:
+            served = self._served(name, catalog, texts, checkpoint.load(checked(release)), online)
+        except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
+            log.error("release %s is not served, what was served before goes on: %s", name, error)
+            if before is None or before.name == fallback.name:
+                return fallback
+            served = self._served(before.name, catalog, texts, before.engine.model, online)
+        return replace(served, shadow=fallback) if self._shadow else served
+
+    def _served(
+        self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
+    ) -> Served:
+        engine = Engine(catalog, texts, model, device=self._device)
+        found = index.ann.build(engine.item_vectors, self._device)
+        return Served(name, catalog, engine, found, online, texts.shape[1])
+
+    def _counts(self) -> Counts:
+        c = self._trends.counted()
+        pair, met = c.b != 0, c.b == 0
+        return Counts(c.a[pair], c.b[pair], c.bucket[pair], c.count[pair], c.a[met], c.bucket[met], c.count[met])
+
+    def _online(self, catalog: Catalog, counts: Counts) -> OnlineScores:
+        """Scores as of the newest bucket that was counted: event time, so that a replay scores as the past did."""
+        now = int(counts.item_bucket.max(initial=0))
+        return OnlineScores.build(catalog, counts, now, OnlineParams(bucket_ms=self._trends.config.bucket_ms))
+
+
+def leave_a_core() -> None:
+    """For threads that compute: one core stays with the event loop, or small batches wait for each other's threads."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` takes the GPU where torch finds one."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,124 @@
+"""The effective settings: `eddyline.toml` < `EDDYLINE_*` environment < command-line flags.
+
+The only reader of the environment. Each section is a model beside its owner; here they are composed,
+and an unknown name is refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stream.errors import ConfigError
+from stream.events import InputConfig
+from stream.folders import cache_folder
+from stream.kafka.clients import KafkaConfig
+from stream.kafka.topics import TopicsConfig
+from stream.recommend import RecommendConfig
+from stream.state import StateConfig
+from stream.trends import TrendsConfig
+
+FILE = "eddyline.toml"
+PREFIX = "EDDYLINE_"
+NOT_SETTINGS = {"EDDYLINE_DATA", "EDDYLINE_CACHE", "EDDYLINE_SCREENSHOTS", "EDDYLINE_CHROMIUM", "EDDYLINE_CONFIG"}
+"""Variables with our prefix that are read elsewhere: by tests, by the launcher, and for the file's own place."""
+
+
+class EncoderConfig(BaseModel):
+    """Which BERT encodes item texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, description="a folder or name of a BERT model; default: the wheel's MiniLM")
+
+
+class Settings(BaseModel):
+    """Everything that can be set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kafka: KafkaConfig = KafkaConfig()
+    topics: TopicsConfig = TopicsConfig()
+    input: InputConfig = InputConfig()
+    state: StateConfig = StateConfig()
+    trends: TrendsConfig = TrendsConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    recommend: RecommendConfig = RecommendConfig()
+    cache: Path = Field(default_factory=cache_folder)
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the state version: a new version reads its topics anew."""
+        return f"eddyline-{self.state.name}"
+
+
+def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Compose settings from the file, the environment and flags (`{"kafka.bootstrap_servers": …}`, None = not given).
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown name, or a value of the wrong kind.
+    """
+    env = os.environ if environ is None else environ
+    values = _file(Path(env.get("EDDYLINE_CONFIG", FILE)), required="EDDYLINE_CONFIG" in env)
+    for name, value in env.items():
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS:
+            _put(values, name[len(PREFIX) :].lower().split("__"), value)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _put(values, name.split("."), value)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _config_error(error) from error
+
+
+def _file(path: Path, required: bool) -> dict[str, Any]:
+    if not path.exists():
+        if required:
+            raise ConfigError(f"{path} does not exist", "correct EDDYLINE_CONFIG, or unset it")
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "correct the file; it is TOML") from error
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting {part!r} is a section, not a value", f"write it as [{part}] in {FILE}")
+        values = inner
+    values[path[-1]] = value
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known(Settings, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, 1, 0.5)
+        section = f" in [{'.'.join(path[:-1])}]" if path[:-1] else ""
+        return ConfigError(
+            f"unknown setting {name!r}",
+            f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known{section}: {', '.join(known)}",
+        )
+    if name in Settings.model_fields and isinstance(first["input"], Mapping):  # a section is not shown: it has secrets
+        return ConfigError(f"section [{name}]: {first['msg']}", f"correct [{name}]")
+    return ConfigError(f"setting {name!r}: {first['msg']}", f"it was {str(first['input'])[:80]!r}; correct it")
+
+
+def _known(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        inner = model.model_fields[part].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -1,0 +1,239 @@
+"""The state of one worker: windows and trends of the partitions it owns, and what of them is durable.
+
+Faust restores both tables from their changelogs and tells which partitions are ours; this module is
+the `Keeper` that Faust's consumer asks before it commits. The order is: flush in the partition's
+transaction, then commit the input offsets whose events are answered. What a batch does to a window is
+in `stream.window`; how lists are made is in `stream.recommend`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import faust
+from aiokafka import TopicPartition
+from faust.stores import memory
+from faust.tables.manager import TableManager
+from faust.types import TP
+from pydantic import BaseModel, ConfigDict, Field
+
+from stream.columns import Columns
+from stream.kafka.batches import Out
+from stream.kafka.changelog import Changelog, Fenced
+from stream.kafka.transport import SERVICES, BatchApp
+from stream.progress import Progress
+from stream.trends import Trends
+
+log = logging.getLogger(__name__)
+
+
+class StateConfig(BaseModel):
+    """One version of the state: its name is part of its consumer group, changelogs and transactional ids."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(default="v1", pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    history: int = Field(default=128, ge=96, le=4096, description="interactions kept per user")
+    seen_cap: int = Field(default=2048, ge=0, le=65536, description="items remembered beyond the history")
+    commit_interval_s: float = Field(default=1.0, gt=0)
+    settle_timeout_s: float = Field(default=5.0, gt=0, description="how long a rebalance or stop waits for answers")
+
+
+class State:
+    """Windows, trends and progress of the owned partitions; implements `stream.kafka.transport.Keeper`."""
+
+    def __init__(
+        self,
+        config: StateConfig,
+        inputs: Sequence[str],
+        trends: Trends,
+        changelog: Changelog,
+        windows_topic: str,
+        trends_topic: str,
+    ) -> None:
+        self.config = config
+        self.columns = Columns(inputs, config.history, config.seen_cap)
+        self.trends = trends
+        self.progress = Progress()
+        self.owned: set[int] = set()
+        self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
+        self._abandoned = False
+        self.on_owned: Callable[[set[int]], None] = lambda owned: None
+        self.last_flush = 0.0
+        self._changelog = changelog
+        self._windows_topic = windows_topic
+        self._trends_topic = trends_topic
+        self._answered = asyncio.Event()
+        self._app: BatchApp | None = None
+
+    def bind(self, app: BatchApp) -> None:
+        """Declare the two tables on the app: Faust restores them, and their changelogs are assigned with the inputs."""
+        self._app = app
+        for name, topic, put in (
+            ("windows", self._windows_topic, self._restore_windows),
+            ("trends", self._trends_topic, self._restore_trends),
+        ):
+            table = _Restored(
+                app,
+                name=name,
+                key_type=bytes,
+                value_type=bytes,
+                # Counted in batches, and never 1: Faust would then keep feeding the live table.
+                recovery_buffer_size=2,
+                changelog_topic=app.topic(
+                    topic,
+                    key_type=bytes,
+                    value_type=bytes,
+                    key_serializer="raw",
+                    value_serializer="raw",
+                    acks=False,
+                    internal=False,
+                    allow_empty=True,
+                ),
+            )
+            table.put = put
+            app.tables.add(table)
+
+    # Keeper
+
+    def committable(self) -> dict[TP, int]:
+        return self.progress.committable()
+
+    async def flush(self) -> set[int]:
+        """Write every touched row and count of the owned partitions, each partition in one transaction."""
+        partitions = sorted(self.owned)
+        try:
+            fenced = await asyncio.gather(*map(self._flush_partition, partitions))
+        except BaseException:
+            # Failed or cancelled: which rows were written is not known, and they are marked clean.
+            self.abandon()
+            raise
+        self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
+        self.last_flush = time.monotonic()
+        return self.owned & set(partitions)
+
+    async def settle(self) -> None:
+        try:
+            await asyncio.wait_for(self._all_answered(), self.config.settle_timeout_s)
+        except TimeoutError:
+            log.warning("%d users were still unanswered; they will be answered again", self.progress.waiting)
+
+    async def claim(self, assigned: set[TP]) -> None:
+        owned = {tp.partition for tp in assigned} if not self._abandoned else set()
+        # All are claimed anew: another worker may have had one while this one was frozen.
+        await self._changelog.close()
+        await self._changelog.own(owned)
+        for partition in owned ^ self._held:
+            self._drop(partition)
+        self.owned, self._held = owned, set(owned)
+        self.on_owned(owned)
+
+    async def release(self, revoked: set[TP]) -> None:
+        partitions = {tp.partition for tp in revoked}
+        self._give_up({p for p in partitions if self._dirty(p)})
+        self.owned -= partitions
+        self.progress.forget(partitions)
+
+    async def close(self) -> None:
+        await self._changelog.close()
+
+    def abandon(self) -> None:
+        """The rows are not to be trusted: flush and commit nothing more. What is durable stays as it was."""
+        self._abandoned = True
+        self.owned = set()
+
+    # What ingest and recommend do
+
+    def answered(self, ticket: int, n: int = 1) -> None:
+        self.progress.done(ticket, n)
+        if self.progress.settled:
+            self._answered.set()
+
+    async def _all_answered(self) -> None:
+        while not self.progress.settled:
+            self._answered.clear()
+            await self._answered.wait()
+
+    async def _flush_partition(self, partition: int) -> bool:
+        """Whether the partition has a new owner. Rows are clean from the start: what is touched meanwhile is dirty."""
+        rows = self.columns.dirty_rows(partition)
+        trends = self.trends[partition]
+        if not len(rows) and not trends.dirty:
+            return False
+        packed = [Out(user.encode(), row) for user, row in self.columns.pack(rows)]
+        counts = [Out(key, value) for key, value in trends.flush()]
+        self.columns.dirty[rows] = False
+        trends.settled()
+        try:
+            await self._changelog.write(partition, {self._windows_topic: packed, self._trends_topic: counts})
+        except Fenced as error:
+            log.warning("%s: its rows are dropped, and its events left to the new owner", error)
+            return True
+        return False
+
+    def _give_up(self, partitions: set[int]) -> None:
+        """Partitions whose rows are not what their changelog says: restored from its beginning, if they come back."""
+        for partition in partitions:
+            self._drop(partition)
+        self.owned -= partitions
+        self._held -= partitions
+        self.progress.forget(partitions)
+
+    def _dirty(self, partition: int) -> bool:
+        return bool(len(self.columns.dirty_rows(partition))) or self.trends[partition].dirty
+
+    def _drop(self, partition: int) -> None:
+        """Forget a partition, in Faust's memory too, so that a restore begins at its beginning."""
+        self.columns.drop_partition(partition)
+        self.trends.drop(partition)
+        if self._app is not None:
+            for topic in (self._windows_topic, self._trends_topic):
+                cast(TableManager, self._app.tables).recovery.revoke(TP(topic, partition))
+
+    def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
+        last: dict[bytes, bytes | None] = {record.key: record.value for record in records}
+        self.columns.unpack(partition, {key.decode(): row for key, row in last.items() if row is not None})
+        for key in (key for key, row in last.items() if row is None):
+            self.columns.drop(partition, key.decode())
+
+    def _restore_trends(self, partition: int, records: Sequence[Any]) -> None:
+        rows = {record.key: record.value for record in records if record.value is not None}
+        if rows:
+            self.trends[partition].restore(rows)
+            self.trends.changed()
+
+    def follow_trends(self, tp: TopicPartition, records: Sequence[Any]) -> None:
+        """Take in counts of partitions that other workers own."""
+        if tp.partition in self.owned:
+            return
+        self._restore_trends(tp.partition, records)
+
+
+class _Restored(faust.Table):
+    """A table whose rows live elsewhere: Faust reads its changelog, and hands each batch of records to `put`."""
+
+    logger = SERVICES
+    put: Callable[[int, Sequence[Any]], None]
+
+    def _new_store(self) -> Any:
+        return _RestoreStore("memory://", self.app, self, loop=self.loop)
+
+
+class _RestoreStore(memory.Store):
+    """Hands restored batches on; stops the process where that fails: Faust would log it and go on without the row."""
+
+    logger = SERVICES
+
+    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
+        put = cast(_Restored, self.table).put
+        try:
+            for event in batch:
+                put(event.message.partition, event.message.value)
+        except Exception as error:
+            log.critical("the changelog %s cannot be restored: %s", self.table.name, error)
+            self._crashing = asyncio.ensure_future(self.app.crash(error))
+            raise

@@ -1,0 +1,39 @@
+"""`/health` and `/status` of one worker over HTTP, bound to this machine. Numbers only: no user is named here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from stream.app import Pipeline
+
+
+class StatusServer:
+    """Serves what a worker's monitor knows."""
+
+    def __init__(self, pipeline: Pipeline, port: int, host: str = "127.0.0.1") -> None:
+        self._pipeline = pipeline
+        self._host, self._port = host, port
+        app = web.Application()
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self) -> str:
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        return f"http://{self._host}:{port}"
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        ready = self._pipeline.ready
+        return web.json_response({"ready": ready}, status=200 if ready else 503)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response(self._pipeline.status())

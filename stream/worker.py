@@ -1,0 +1,191 @@
+"""Runs a pipeline as a process: checks before, readiness, signals, a bounded stop, an exit code.
+
+What the pipeline does is in `stream.app`; what a user types is in `stream.console`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.types import TP
+
+from stream.kafka.clients import consumer
+from stream.kafka.topics import check_inputs, create, partitions, state_specs, topic_partitions
+from stream.replay import begin_at
+from stream.settings import Settings
+from stream.status import StatusServer
+
+if TYPE_CHECKING:
+    from stream.app import Pipeline
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 20.0
+"""A stop that takes longer is cut short: what was not committed is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a worker is to run.
+
+    `status_port`: serve `/health` and `/status` there (0 = a free port, None = not at all); `stop_when_caught_up`:
+    end once everything up to `silent_until` is applied and committed.
+    """
+
+    status_port: int | None = None
+    silent_until: dict[TP, int] | None = None
+    stop_when_caught_up: bool = False
+
+
+async def work(settings: Settings, run: Run, on_pipeline: Callable[[Pipeline], None] | None = None) -> int:
+    """Run a worker until it is told to stop, fails, or has caught up. Returns the exit code.
+
+    Raises:
+        BrokerUnavailable, TopicError: before anything is started.
+    """
+    partition_count = await check(settings)
+    from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
+
+    pipeline = Pipeline(settings, partition_count, run.silent_until)
+    if on_pipeline is not None:
+        on_pipeline(pipeline)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    status = StatusServer(pipeline, run.status_port) if run.status_port is not None else None
+    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_crashed(pipeline))]
+    try:
+        await pipeline.start()
+        if status is not None:
+            log.info("status at %s", await status.start())
+        await pipeline.app.start()
+        ends.append(asyncio.ensure_future(_tell_ready(pipeline)))
+        if run.stop_when_caught_up and run.silent_until is not None:
+            ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
+        await _first(ends[:2] + ends[3:])
+        crashed = pipeline.app.crash_reason
+        if crashed is None:
+            log.info("stopping: finishing what was taken in")
+            await _drained(pipeline)
+    finally:
+        for end in ends:
+            end.cancel()
+        await _stop(pipeline, status)
+    if crashed is not None:
+        log.critical("stopped by a failure: %s", crashed)
+        return getattr(crashed, "exit_code", 1)
+    return 0
+
+
+async def check(settings: Settings) -> int:
+    """The partition count of this deployment. Raises BrokerUnavailable or TopicError, naming the remedy."""
+    topics, state = settings.topics, settings.state.name
+    alike = [
+        topics.windows(state),
+        topics.trends(state),
+        topics.recommendations,
+        topics.dead_letters,
+        *([topics.shadow] if settings.recommend.shadow else []),
+    ]
+    return await check_inputs(settings.kafka, settings.input.topics.values(), alike, [topics.catalog, topics.release])
+
+
+async def backfill(settings: Settings, since_ms: int | None, serve: bool, status_port: int | None) -> int:
+    """Read the input topics into a new state version, silently up to their ends as of now. Returns the exit code.
+
+    Simple form: one range per state version, its changelogs created here. What was begun is gone on with.
+    """
+    inputs = list(settings.input.topics.values())
+    counts = await partitions(settings.kafka, inputs)
+    if counts:
+        shaped = settings.topics.model_copy(update={"partitions": next(iter(counts.values()))})
+        await create(settings.kafka, state_specs(shaped, settings.state.name), settings.topics.replication)
+    await check(settings)
+    until = await ends_of(settings)
+    if not await begin_at(settings, since_ms):
+        log.info("state %s was begun before: going on where it stopped", settings.state.name)
+    return await work(settings, Run(status_port, until, stop_when_caught_up=not serve))
+
+
+async def ends_of(settings: Settings) -> dict[TP, int]:
+    """The offset after the last record of every input partition, as of now."""
+    tps = await topic_partitions(settings.kafka, settings.input.topics.values())
+    async with consumer(settings.kafka) as client:
+        client.assign(tps)
+        firsts, ends = await client.beginning_offsets(tps), await client.end_offsets(tps)
+        return {TP(*tp): await _after_last_record(client, tp, firsts[tp], ends[tp]) for tp in tps}
+
+
+async def _after_last_record(client: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> int:
+    """Looks back from `end`: a log may end with the markers of transactions, which are offsets but never delivered."""
+    back = 1
+    while (start := max(first, end - back)) < end:
+        client.seek(tp, start)
+        last = -1
+        while await client.position(tp) < end:
+            for records in (await client.getmany(tp, timeout_ms=200)).values():
+                last = max([last, *(record.offset for record in records if record.offset < end)])
+        if last >= 0:
+            return last + 1
+        if start == first:
+            return first
+        back *= 8
+    return end
+
+
+async def _drained(pipeline: Pipeline) -> None:
+    try:
+        await asyncio.wait_for(pipeline.drain(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        log.error("not everything was answered and committed within %.0f s; it is read again", STOP_TIMEOUT_S)
+
+
+async def _first(tasks: list[asyncio.Future]) -> None:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+async def _crashed(pipeline: Pipeline) -> None:
+    while pipeline.app.crash_reason is None:
+        await asyncio.sleep(0.1)
+
+
+async def _tell_ready(pipeline: Pipeline) -> None:
+    while not pipeline.ready:
+        await asyncio.sleep(0.05)
+    log.info("ready: %s", pipeline.describe())
+
+
+async def _caught_up(pipeline: Pipeline, until: dict[TP, int]) -> None:
+    """Done when every partition of ours is applied up to `until`; elsewhere it is its owner's to say."""
+    while True:
+        owned = pipeline.state.owned
+        applied = pipeline.monitor.offsets
+        if pipeline.ready and all(
+            applied.get(tp, pipeline.committed(tp)) >= end for tp, end in until.items() if tp.partition in owned
+        ):
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _stop(pipeline: Pipeline, status: StatusServer | None) -> None:
+    async def everything() -> None:
+        await pipeline.app.stop()
+        await pipeline.stop()
+
+    if status is not None:
+        await status.stop()
+    with suppress(asyncio.CancelledError):
+        try:
+            await asyncio.wait_for(everything(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            log.error("stopping took more than %.0f s and was cut short", STOP_TIMEOUT_S)
