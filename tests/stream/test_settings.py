@@ -1,0 +1,155 @@
+"""Settings: file < environment < flags, and whatever is not a setting is refused with the name that was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream.errors import ConfigError
+from stream.settings import Settings, load
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "eddyline.toml"
+
+
+def loaded(file: Path, text: str = "", flags: dict[str, object] | None = None, **environ: str) -> Settings:
+    file.write_text(text)
+    return load(flags, {"EDDYLINE_CONFIG": str(file), "HOME": "/nowhere", **environ})
+
+
+def refused(file: Path, text: str = "", flags: dict[str, object] | None = None, **environ: str) -> ConfigError:
+    with pytest.raises(ConfigError) as raised:
+        loaded(file, text, flags, **environ)
+    assert raised.value.exit_code == 3 and raised.value.remedy
+    return raised.value
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
+    text = '[kafka]\nbootstrap_servers = "file:1"\nclient_id = "file"\nlinger_ms = 1\n'
+    environ = {"EDDYLINE_KAFKA__BOOTSTRAP_SERVERS": "environment:1", "EDDYLINE_KAFKA__CLIENT_ID": "environment"}
+    kafka = loaded(file, text, {"kafka.bootstrap_servers": "flag:1"}, **environ).kafka
+    assert (kafka.bootstrap_servers, kafka.client_id, kafka.linger_ms) == ("flag:1", "environment", 1)
+
+
+def test_a_flag_that_was_not_given_changes_nothing(file: Path) -> None:
+    assert loaded(file, '[state]\nname = "v7"\n', {"state.name": None}).state.name == "v7"
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(environ={})
+    assert settings.kafka.bootstrap_servers == "127.0.0.1:9092"
+    assert settings.group == "eddyline-v1"
+
+
+def test_the_file_of_the_working_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eddyline.toml").write_text('[state]\nname = "here"\n')
+    monkeypatch.chdir(tmp_path)
+    assert load(environ={}).group == "eddyline-here"
+
+
+def test_input_topics_are_nested_in_the_file_and_in_the_environment(file: Path) -> None:
+    text = '[input.topics]\nclick = "shop.clicks"\nbuy = "shop.orders"\n[input.weights]\nbuy = 4\n'
+    settings = loaded(file, text, EDDYLINE_INPUT__TOPICS__VIEW="shop.views", EDDYLINE_INPUT__TOPICS__BUY="shop.bought")
+    assert settings.input.topics == {"click": "shop.clicks", "buy": "shop.bought", "view": "shop.views"}
+    assert settings.input.weight("buy") == 4.0
+
+
+def test_values_from_the_environment_become_what_the_setting_is(file: Path) -> None:
+    settings = loaded(
+        file,
+        EDDYLINE_TOPICS__PARTITIONS="7",
+        EDDYLINE_RECOMMEND__SHADOW="true",
+        EDDYLINE_RECOMMEND__PROFILE__REFRESH_EVENTS="3",
+        EDDYLINE_STATE__COMMIT_INTERVAL_S="0.5",
+    )
+    assert settings.topics.partitions == 7 and settings.recommend.shadow is True
+    assert settings.recommend.profile.refresh_events == 3 and settings.state.commit_interval_s == 0.5
+
+
+def test_other_variables_are_left_alone(file: Path) -> None:
+    loaded(file, EDDYLINE_SCREENSHOTS="/tmp", EDDYLINE_DATA="/tmp", EDDYLINE_CHROMIUM="chrome", PATH="/bin")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "meant"),
+    [
+        ("[kafka]\nbootstrap_server = 'a:1'\n", "'kafka.bootstrap_server'", "'kafka.bootstrap_servers'"),
+        ("[kafak]\n", "'kafak'", "'kafka'"),
+        ("[recommend.profile]\nrefresh_event = 3\n", "'recommend.profile.refresh_event'", "profile.refresh_events'"),
+        ("[input]\ntopic = {}\n", "'input.topic'", "'input.topics'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(file: Path, text: str, name: str, meant: str) -> None:
+    error = refused(file, text)
+    assert name in error.message and "unknown setting" in error.message
+    assert "did you mean" in error.remedy and meant in error.remedy
+
+
+def test_an_unknown_name_like_no_other_is_told_all_of_them(file: Path) -> None:
+    error = refused(file, "[trends]\nzzz = 1\n")
+    assert "known in [trends]: bucket_ms, buckets, refresh_s" in error.remedy
+
+
+def test_unknown_variables_and_flags_are_refused_too(file: Path) -> None:
+    assert "'state.nam'" in refused(file, EDDYLINE_STATE__NAM="v2").message
+    assert "'kafkaa'" in refused(file, EDDYLINE_KAFKAA="x").message
+    assert "'state.nam'" in refused(file, flags={"state.nam": "v2"}).message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[topics]\npartitions = 'many'\n", "'topics.partitions'"),
+        ("[topics]\npartitions = 0\n", "'topics.partitions'"),
+        ("[state]\nname = 'has space'\n", "'state.name'"),
+        ("[state]\nname = ''\n", "'state.name'"),
+        ("[input]\nts_unit = 'h'\n", "'input.ts_unit'"),
+        ("[input.topics]\nstare = 't'\n", "'input.topics'"),
+        ("[input.topics]\nclick = 't'\nview = 't'\n", "'input.topics'"),
+        ("kafka = 'a:1'\n", "'kafka'"),
+        ("[recommend]\ndevice = 'tpu'\n", "'recommend.device'"),
+        ("[kafka]\nbootstrap_servers = 'localhost'\n", "'kafka.bootstrap_servers'"),
+        ("[kafka]\nbootstrap_servers = 'a:1,b:x'\n", "'kafka.bootstrap_servers'"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_setting_s_name(file: Path, text: str, expected: str) -> None:
+    error = refused(file, text)
+    assert expected in error.message and "it was" in error.remedy
+
+
+def test_missing_credentials_are_told_and_those_there_are_not_shown(file: Path) -> None:
+    text = "[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_plain_password = 'hunter2'\n"
+    error = refused(file, text)
+    assert "SASL_SSL needs sasl_plain_username and sasl_plain_password" in error.message
+    assert "hunter2" not in str(error)
+
+
+def test_files_for_tls_that_cannot_be_read_are_told(file: Path) -> None:
+    settings = loaded(file, "[kafka]\nsecurity_protocol = 'SSL'\nssl_cafile = '/nowhere.pem'\n")
+    with pytest.raises(ConfigError, match="ssl_cafile"):
+        settings.kafka.common()
+
+
+def test_a_section_is_no_value(file: Path) -> None:
+    assert "[kafka]" in refused(file, "kafka = 'a:1'\n", EDDYLINE_KAFKA__CLIENT_ID="b").remedy
+
+
+def test_a_file_that_is_named_must_be_there_and_be_toml(file: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load(environ={"EDDYLINE_CONFIG": str(file)})
+    assert "TOML" in refused(file, "[kafka\n").remedy
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(environ={"EDDYLINE_CONFIG": str(file)})
+
+
+def test_a_password_is_not_shown() -> None:
+    settings = load({"kafka.sasl_plain_password": "hunter2"}, {})
+    assert "hunter2" not in str(settings.model_dump(mode="json")) + repr(settings)
+    assert settings.kafka.model_copy(update={"security_protocol": "SASL_PLAINTEXT"}).common()[
+        "sasl_plain_password"
+    ] == ("hunter2")

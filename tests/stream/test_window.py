@@ -1,0 +1,159 @@
+"""Windows against the plain definition of a history: whatever the order of arrival, the rows are the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from model.history import HistoryLog, seen_hash
+from model.online import PAIR_STEPS
+from stream import window
+from stream.columns import Columns
+from stream.events import Events
+
+TOPICS = ("view", "click")
+
+
+def events(rows: list[tuple[str, int, int, int]], first_offset: int = 0) -> Events:
+    """Events from (user, time, action, item) at consecutive offsets."""
+    users, times, actions, items = zip(*rows, strict=True) if rows else ((), (), (), ())
+    n = len(rows)
+    return Events(
+        list(users),
+        np.array(items, np.uint64),
+        np.array(actions, np.uint8),
+        np.array(times, np.int64),
+        np.ones(n, np.float32),
+        np.arange(first_offset, first_offset + n),
+        {},
+    )
+
+
+def random_rows(seed: int, n: int, users: int = 7) -> list[tuple[str, int, int, int]]:
+    rng = np.random.default_rng(seed)
+    return [
+        (f"u{rng.integers(users)}", int(rng.integers(1, n // 2)), int(rng.integers(1, 4)), int(rng.integers(1, 400)))
+        for _ in range(n)
+    ]
+
+
+def apply_in_batches(rows: list[tuple[str, int, int, int]], size: int, history: int = 128) -> Columns:
+    columns = Columns(TOPICS, history)
+    for start in range(0, len(rows), size):
+        window.apply(columns, 0, 0, events(rows[start : start + size], start))
+    return columns
+
+
+@pytest.mark.parametrize("size", [1, 17, 5000])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_equal_the_definition_whatever_the_order_of_arrival(size: int, seed: int) -> None:
+    rows = random_rows(seed, 3000)
+    columns = apply_in_batches(rows, size)
+    log = HistoryLog(128)
+    for user, time, action, item in rows:
+        log.add(user, time, action, item)
+    names = sorted(columns.users[0])
+    expected = log.histories(names)
+    got = columns.histories(columns.rows(0, names))
+    for column in ("items", "actions", "times", "lengths"):
+        np.testing.assert_array_equal(getattr(got, column), getattr(expected, column), column)
+    for i in range(len(names)):
+        assert set(got.seen_by(i).tolist()) == set(expected.seen_by(i).tolist())
+
+
+def test_the_same_events_in_another_order_give_the_same_bytes() -> None:
+    rows = random_rows(5, 2000)
+    in_time = sorted(rows, key=lambda r: r[1])
+    shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+    digests = set()
+    for order in (rows, in_time, shuffled):
+        columns = apply_in_batches(order, 100)
+        columns.applied[:] = -1  # offsets differ with the order, and are part of a row
+        digests.add(columns.digest())
+    assert len(digests) == 1
+
+
+def test_a_batch_read_again_changes_nothing_but_touches_its_users() -> None:
+    rows = random_rows(2, 500)
+    columns = apply_in_batches(rows, 100)
+    before = columns.digest()
+    again = window.apply(columns, 0, 0, events(rows[:100], 0))
+    assert columns.digest() == before
+    assert len(again.fresh) == 0 and len(again.pairs[0]) == 0
+    assert {columns.names[r] for r in again.rows} == {user for user, *_ in rows[:100]}
+
+
+def test_offsets_of_one_topic_do_not_hide_those_of_another() -> None:
+    columns = Columns(TOPICS)
+    window.apply(columns, 0, 0, events([("a", 10, 1, 5)], first_offset=90))
+    window.apply(columns, 0, 1, events([("a", 11, 2, 6)], first_offset=3))
+    row = columns.row(0, "a")
+    assert row is not None
+    assert columns.applied[row].tolist() == [90, 3]
+    assert columns.read(row)["item"].tolist() == [5, 6]
+
+
+def test_users_of_two_partitions_are_two_rows() -> None:
+    columns = Columns(TOPICS)
+    window.apply(columns, 0, 0, events([("a", 10, 1, 5)]))
+    window.apply(columns, 1, 0, events([("a", 10, 1, 6)]))
+    assert len(columns) == 2
+    columns.drop_partition(0)
+    assert columns.row(0, "a") is None and len(columns) == 1
+
+
+def test_a_pair_is_made_with_each_distinct_item_met_before() -> None:
+    """Window 5, 6, 5, then 7: pairs 5->6, 6->5, 5->7, 6->7; nothing pairs with itself."""
+    columns = Columns(TOPICS)
+    done = window.apply(columns, 0, 0, events([("a", 1, 1, 5), ("a", 2, 1, 6), ("a", 3, 1, 5), ("a", 4, 1, 7)]))
+    assert sorted(zip(done.pairs[0].tolist(), done.pairs[1].tolist(), strict=True)) == [(5, 6), (5, 7), (6, 5), (6, 7)]
+
+
+@pytest.mark.parametrize("size", [1, 9, 1000])
+def test_pairs_do_not_depend_on_how_events_were_batched(size: int) -> None:
+    """Each user's events in time order, no two at one time."""
+    rows = [(user, 1000 + i, action, item) for i, (user, _, action, item) in enumerate(random_rows(3, 1500))]
+    columns, counted = Columns(TOPICS), Counter[tuple[int, int, int]]()
+    for start in range(0, len(rows), size):
+        done = window.apply(columns, 0, 0, events(rows[start : start + size], start))
+        counted.update(zip(*(column.tolist() for column in done.pairs), strict=True))
+    log, expected = HistoryLog(128), Counter[tuple[int, int, int]]()
+    for user, time, action, item in rows:
+        before = {int(a) for a in log.items_before(user, time, action, item)[-PAIR_STEPS:]} - {item}
+        log.add(user, time, action, item)
+        expected.update((a, item, time) for a in before)
+    assert counted == expected
+
+
+def test_rows_survive_packing() -> None:
+    columns = apply_in_batches(random_rows(4, 4000, users=5), 300)
+    restored = Columns(TOPICS)
+    rows = np.array(sorted(columns.users[0].values()))
+    restored.unpack(0, dict(columns.pack(rows)))
+    assert restored.digest() == columns.digest()
+    more = random_rows(9, 500, users=5)
+    for one in (columns, restored):
+        window.apply(one, 0, 0, events(more, 4000))
+    assert restored.digest() == columns.digest()
+
+
+def test_the_seen_set_is_capped_without_regard_to_order() -> None:
+    rows = [("a", t, 1, 10_000 + t) for t in range(1, 1001)]
+    backwards = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    seen = []
+    for order in (rows, backwards):
+        columns = Columns(TOPICS, history=128, seen_cap=100)
+        for start in range(0, len(order), 50):
+            window.apply(columns, 0, 0, events(order[start : start + 50], start))
+        seen.append(columns.seen(int(columns.rows(0, ["a"])[0])))
+    expected = np.sort(seen_hash(np.array([i for *_, i in rows[:-128]], np.uint64)))[:100]
+    np.testing.assert_array_equal(seen[0], expected)
+    np.testing.assert_array_equal(seen[1], expected)
+
+
+def test_a_light_user_stays_small() -> None:
+    columns = Columns(TOPICS)
+    window.apply(columns, 0, 0, events([(f"u{i}", 1, 1, 5) for i in range(10_000)]))
+    assert columns.nbytes / 10_000 < 600
