@@ -23,6 +23,8 @@ from stream.kafka.clients import header
 
 JSON_TYPES = frozenset({b"application/json", b"application/cloudevents+json", b"text/json"})
 MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack"})
+HASHES_KEPT = 1_000_000
+"""Item hashes remembered by a decoder: beyond them, ids are more likely noise than a catalogue."""
 _UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
@@ -129,8 +131,56 @@ class Decoder:
         self._largest = config.max_event_bytes
         self._hashes: dict[str, int] = {}
 
-    def decode(self, records: Iterable[Record]) -> tuple[Events, list[Unreadable]]:
+    def decode(self, records: Sequence[Record]) -> tuple[Events, list[Unreadable]]:
         """Columns of the events in `records`, and the records that are none."""
+        if len(self._hashes) > HASHES_KEPT:
+            self._hashes.clear()
+        plain = self._plain(records)
+        return (plain, []) if plain is not None else self._one_by_one(records)
+
+    def _plain(self, records: Sequence[Record]) -> Events | None:
+        """The common batch, read as columns: JSON, text ids, times all there or none, and nothing amiss.
+
+        None where anything is out of the ordinary; then it is `_one_by_one` that says what.
+        """
+        headers = [record.headers for record in records]
+        if not headers or headers.count(headers[0]) < len(headers) or not _only_json(headers[0]):
+            return None
+        values: list[Any] = [record.value for record in records]
+        try:
+            found = list(map(self._json.decode, values))
+            users: list[Any] = [event.user for event in found]
+            items: list[Any] = [event.item for event in found]
+            if [record.key for record in records] != [user.encode() for user in users]:
+                return None
+            names = {*users, *items}
+            if not _are_identifiers(names) or max(map(len, values)) > self._largest:
+                return None
+            times = self._times([event.ts for event in found], [record.timestamp for record in records])
+        except (ValueError, RecursionError, OverflowError, TypeError, AttributeError):
+            return None
+        if times is None:
+            return None
+        hashes = self._hashes
+        for item in names.intersection(items).difference(hashes):
+            hashes[item] = item_hash(item)
+        offsets = [record.offset for record in records]
+        return self._events(users, [hashes[item] for item in items], times, offsets, {})
+
+    def _times(self, stamps: list[Any], record_stamps: list[int]) -> np.ndarray | None:
+        """`_time` of many at once; None where one of them is not whole, absent, or out of bounds."""
+        records = np.array(record_stamps, np.int64)
+        kinds = set(map(type, stamps))
+        if kinds == {type(None)}:
+            return records if (records > 0).all() else None
+        if kinds != {int}:
+            return None
+        times = np.array(stamps, np.int64)
+        if self._to_ms != 1.0:
+            times = (times * self._to_ms).astype(np.int64)
+        return times if (times > 0).all() and (times <= records + self._skew).all() else None
+
+    def _one_by_one(self, records: Iterable[Record]) -> tuple[Events, list[Unreadable]]:
         users: list[str] = []
         items: list[int] = []
         times: list[int] = []
@@ -158,18 +208,25 @@ class Decoder:
             offsets.append(record.offset)
             if record.headers and (trace := header(record.headers, "traceparent")):
                 traces[record.offset] = trace
+        return self._events(users, items, times, offsets, traces), bad
+
+    def _events(
+        self,
+        users: list[str],
+        items: list[int],
+        times: list[int] | np.ndarray,
+        offsets: list[int],
+        traces: dict[int, bytes],
+    ) -> Events:
         n = len(users)
-        return (
-            Events(
-                users,
-                np.array(items, np.uint64),
-                np.full(n, self._action, np.uint8),
-                np.array(times, np.int64),
-                np.full(n, self._weight, np.float32),
-                np.array(offsets, np.int64),
-                traces,
-            ),
-            bad,
+        return Events(
+            users,
+            np.array(items, np.uint64),
+            np.full(n, self._action, np.uint8),
+            np.asarray(times, np.int64),
+            np.full(n, self._weight, np.float32),
+            np.array(offsets, np.int64),
+            traces,
         )
 
     def _parse(self, record: Record) -> Event:
@@ -211,6 +268,17 @@ class Decoder:
                 f"ts = {ts} lies {(ms - record_ts) / 1000:.0f} s ahead of its record (input.max_skew_ms = {self._skew})"
             )
         return ms
+
+
+def _only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
+    """Whether these headers say JSON, or leave it to the first byte, and bring no trace to be carried on."""
+    kind = header(headers, "content-type")
+    return (kind is None or kind in JSON_TYPES) and header(headers, "traceparent") is None
+
+
+def _are_identifiers(names: set[Any]) -> bool:
+    """Whether `_identifier` accepts all of these as they are. Raises TypeError where one is a number."""
+    return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= 1024
 
 
 def _identifier(value: str | int, field: str) -> str:
