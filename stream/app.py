@@ -150,7 +150,6 @@ class Pipeline:
             "conflated": self.state.progress.conflated,
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
-            "digest": self.state.columns.digest() if self.state.progress.settled else None,
             **self.monitor.snapshot(),
         }
 

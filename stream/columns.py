@@ -10,11 +10,9 @@ user stays small. A Python object is kept per row (its user), none per interacti
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import msgpack
 import numpy as np
 
 from model.history import Histories
@@ -23,7 +21,6 @@ RING_CLASSES = (8, 32, 128)
 SEEN_CLASSES = (64, 512)
 SEEN_SLACK = 128
 """Room beyond the cap of the seen set, so that it is sorted out once per so many additions."""
-ROW_VERSION = 1
 
 _RING = {"item": np.uint64, "action": np.uint8, "time": np.int64, "weight": np.float32}
 
@@ -109,13 +106,15 @@ class Columns:
     def rows(self, partition: int, users: Iterable[str]) -> np.ndarray:
         """i64[n]: the row of each user, made where there is none yet."""
         known = self.users.setdefault(partition, {})
-        out: list[int] = []
-        for user in users:
-            row = known.get(user)
-            if row is None:
-                row = known[user] = self._new_row(partition, user)
-            out.append(row)
-        return np.array(out, np.int64)
+        names = users if isinstance(users, Sequence) else list(users)
+        rows = list(map(known.get, names))
+        if None in rows:
+            for i in [i for i, row in enumerate(rows) if row is None]:
+                user = names[i]
+                if user not in known:  # the same new user may come twice
+                    known[user] = self._new_row(partition, user)
+                rows[i] = known[user]
+        return np.array(rows, np.int64)
 
     def row(self, partition: int, user: str) -> int | None:
         return self.users.get(partition, {}).get(user)
@@ -263,12 +262,27 @@ class Columns:
 
     def remember(self, rows: np.ndarray, items: np.ndarray) -> None:
         """Add the 4-byte hashes of items u64[n] to the seen sets of rows i64[n], repeats allowed."""
-        for row, item in zip(rows.tolist(), items.astype(np.uint32), strict=True):
-            pool = int(self.seen_pool[row])
-            if pool < 0 or self.seen_count[row] == self.seen_pools[pool].capacity:
-                pool = self._seen_room(row)
-            self.seen_pools[pool].columns["item"][self.seen_slot[row], self.seen_count[row]] = item
-            self.seen_count[row] += 1
+        hashes = items.astype(np.uint32)
+        distinct, row_of, more = np.unique(rows, return_inverse=True, return_counts=True)
+        caps = np.array([0, *(pool.capacity for pool in self.seen_pools)])[self.seen_pool[distinct] + 1]
+        fits = self.seen_count[distinct] + more <= caps
+        for row, item in zip(rows[~fits[row_of]].tolist(), hashes[~fits[row_of]].tolist(), strict=True):
+            self._remember_one(row, item)
+        rows, hashes = rows[fits[row_of]], hashes[fits[row_of]]
+        order = np.argsort(rows, kind="stable")
+        rows, hashes = rows[order], hashes[order]
+        places = self.seen_count[rows] + rank_in_run(rows)
+        for number, pool in enumerate(self.seen_pools):
+            at = self.seen_pool[rows] == number
+            pool.columns["item"][self.seen_slot[rows[at]], places[at]] = hashes[at]
+        self.seen_count[distinct[fits]] += more[fits].astype(np.int32)
+
+    def _remember_one(self, row: int, item: int) -> None:
+        pool = int(self.seen_pool[row])
+        if pool < 0 or self.seen_count[row] == self.seen_pools[pool].capacity:
+            pool = self._seen_room(row)
+        self.seen_pools[pool].columns["item"][self.seen_slot[row], self.seen_count[row]] = item
+        self.seen_count[row] += 1
 
     def _seen_room(self, row: int) -> int:
         """Sort out one seen set, and move it up if it is still full."""
@@ -294,7 +308,7 @@ class Columns:
         self.seen_pools[pool].columns["item"][self.seen_slot[row], : len(items)] = items
         self.seen_count[row] = len(items)
 
-    # Reading many rows
+    # Reading and writing many rows
 
     def histories(self, rows: np.ndarray, seen: bool = True) -> Histories:
         """Copies of rows as `Histories`: left-padded columns, the newest at index -1."""
@@ -326,74 +340,39 @@ class Columns:
             seen_offsets=offsets,
         )
 
-    # Rows as MessagePack, for the changelog and for comparing states
-
-    def pack(self, rows: np.ndarray) -> Iterator[tuple[str, bytes]]:
-        """(user, row) of each given row, in canonical form: equal states give equal bytes."""
-        h = self.histories(rows)
-        width = h.items.shape[1]
-        for i, row in enumerate(rows.tolist()):
-            start = width - int(h.lengths[i])
-            applied = self.applied[row]
-            row_of_user = (
-                ROW_VERSION,
-                {topic: int(at) for topic, at in zip(self.topics, applied, strict=True) if at >= 0},
-                h.items[i, start:].tobytes(),
-                h.actions[i, start:].tobytes(),
-                h.times[i, start:].tobytes(),
-                h.weights[i, start:].tobytes(),
-                h.seen[h.seen_offsets[i] : h.seen_offsets[i + 1]].tobytes(),
-            )
-            yield self.names[row], cast(bytes, msgpack.packb(row_of_user))
-
-    def unpack(self, partition: int, packed: Mapping[str, bytes]) -> None:
-        """Replace rows of users by packed ones. Raises ValueError for a row this version cannot read."""
-        if not packed:
-            return
-        versions, applied, items, actions, times, weights, seen = zip(
-            *map(msgpack.unpackb, packed.values()), strict=True
-        )
-        if wrong := set(versions) - {ROW_VERSION}:
-            raise ValueError(f"a window row of version {min(wrong)}; this eddyline reads {ROW_VERSION}")
-        rows = self.rows(partition, packed)
-        lengths = np.array([len(column) for column in actions])
-        if lengths.max() > self.history:
-            raise ValueError(f"a window row of {lengths.max()} interactions; state.history is {self.history}")
+    def put(self, rows: np.ndarray, lengths: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Replace the interactions of distinct rows i64[n]: `lengths` i64[n] of each at most H, `values` one after the
+        other, oldest first.
+        """
         self.count[rows] = 0
         self.make_room(rows, lengths)
         self.count[rows] = lengths
         starts = np.cumsum(lengths) - lengths
-        columns = {"item": items, "action": actions, "time": times, "weight": weights}
-        joined = {name: np.frombuffer(b"".join(column), _RING[name]) for name, column in columns.items()}
         for ring, pool in enumerate(self.rings):
             at = np.flatnonzero(self.ring[rows] == ring)
             slots = np.repeat(self.slot[rows[at]], lengths[at])
             place = np.arange(len(slots)) - np.repeat(np.cumsum(lengths[at]) - lengths[at], lengths[at])
             taken = np.repeat(starts[at], lengths[at]) + place
             for name, column in pool.columns.items():
-                column[slots, place] = joined[name][taken]
-        self.applied[rows] = [[offsets.get(topic, -1) for topic in self.topics] for offsets in applied]
-        for row, kept in zip(rows.tolist(), seen, strict=True):
-            if kept or self.seen_pool[row] >= 0:
-                self._put_seen(row, np.frombuffer(kept, np.uint32)[: self.seen_cap])
-        self.dirty[rows] = False
+                column[slots, place] = values[name][taken]
+
+    def put_seen(self, row: int, items: np.ndarray) -> None:
+        """Replace one seen set by u32[s], ascending."""
+        if len(items) or self.seen_pool[row] >= 0:
+            self._put_seen(row, items[: self.seen_cap])
 
     def dirty_rows(self, partition: int) -> np.ndarray:
         rows = np.flatnonzero(self.dirty)
         return rows[self.partition[rows] == partition]
-
-    def digest(self) -> str:
-        """One hash of all rows, sorted by user: two states are equal when these are."""
-        total = hashlib.sha256()
-        everyone = sorted((user, row) for users in self.users.values() for user, row in users.items())
-        for start in range(0, len(everyone), 4096):
-            part = np.array([row for _, row in everyone[start : start + 4096]], np.int64)
-            for user, packed in self.pack(part):
-                total.update(user.encode() + b"\0" + packed)
-        return total.hexdigest()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns, without the users' names."""
         pools = sum(pool.nbytes for pool in [*self.rings, *self.seen_pools])
         return pools + self.applied.nbytes + 27 * len(self.partition)
+
+
+def rank_in_run(values: np.ndarray) -> np.ndarray:
+    """Position of each element within its run of equal ones."""
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    return np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))

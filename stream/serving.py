@@ -212,7 +212,7 @@ class Serving:
     def _counts(self) -> Counts:
         c = self._trends.counted()
         pair, met = c.b != 0, c.b == 0
-        return Counts(c.a[pair], c.b[pair], c.bucket[pair], c.count[pair], c.a[met], c.bucket[met], c.count[met])
+        return Counts(c.a[pair], c.b[pair], c.bucket[pair], c.n[pair], c.a[met], c.bucket[met], c.n[met])
 
     def _online(self, catalog: Catalog, counts: Counts) -> OnlineScores:
         """Scores as of the newest bucket that was counted: event time, so that a replay scores as the past did."""

@@ -25,8 +25,9 @@ from stream.columns import Columns
 from stream.kafka.batches import Out
 from stream.kafka.changelog import Changelog, Fenced
 from stream.kafka.transport import SERVICES, BatchApp
+from stream.packing import pack, unpack
 from stream.progress import Progress
-from stream.trends import Trends
+from stream.trends import Trends, merged
 
 log = logging.getLogger(__name__)
 
@@ -164,12 +165,14 @@ class State:
         trends = self.trends[partition]
         if not len(rows) and not trends.dirty:
             return False
-        packed = [Out(user.encode(), row) for user, row in self.columns.pack(rows)]
-        counts = [Out(key, value) for key, value in trends.flush()]
+        packed = [Out(user.encode(), row) for user, row in pack(self.columns, rows)]
+        counts = trends.flush()
         self.columns.dirty[rows] = False
-        trends.settled()
+        while crowded := trends.crowded():
+            counts |= trends.replace(crowded, await asyncio.to_thread(merged, trends.parts(crowded)))
+        counted = [Out(key, value) for key, value in counts.items()]
         try:
-            await self._changelog.write(partition, {self._windows_topic: packed, self._trends_topic: counts})
+            await self._changelog.write(partition, {self._windows_topic: packed, self._trends_topic: counted})
         except Fenced as error:
             log.warning("%s: its rows are dropped, and its events left to the new owner", error)
             return True
@@ -196,15 +199,13 @@ class State:
 
     def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
         last: dict[bytes, bytes | None] = {record.key: record.value for record in records}
-        self.columns.unpack(partition, {key.decode(): row for key, row in last.items() if row is not None})
+        unpack(self.columns, partition, {key.decode(): row for key, row in last.items() if row is not None})
         for key in (key for key, row in last.items() if row is None):
             self.columns.drop(partition, key.decode())
 
     def _restore_trends(self, partition: int, records: Sequence[Any]) -> None:
-        rows = {record.key: record.value for record in records if record.value is not None}
-        if rows:
-            self.trends[partition].restore(rows)
-            self.trends.changed()
+        self.trends[partition].restore({record.key: record.value for record in records})
+        self.trends.changed()
 
     def follow_trends(self, tp: TopicPartition, records: Sequence[Any]) -> None:
         """Take in counts of partitions that other workers own."""

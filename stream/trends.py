@@ -4,20 +4,30 @@ Counts are kept per input partition, beside the windows of that partition, and w
 in the same transaction, so a count is there exactly when the event behind it is in its window. Every
 worker reads the changelogs of all partitions and sums them: N workers see the same trends as one.
 Decay and scores are not here: they are computed when counts are read (`model.online`).
+
+The changelog is a log-structured merge tree (O'Neil et al., 1996) in a compacted topic: a flush writes
+what was counted since the last one as a new run of sorted columns, and when `FAN` runs of like size have
+come together they are merged into one, and their records deleted. A popular item so costs a few bytes a
+flush, not all that ever followed it, and a restore reads columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import msgpack
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+FAN = 8
+"""Runs of like size that are merged into one."""
+LARGEST_MERGE = 1 << 23
+"""Pairs in a merge: 160 MB in one transaction. What is larger stays as it is; sums do not depend on it."""
+CHUNK = 32_768
+"""Pairs in a record: 640 kB, below what brokers take by default."""
 
 
 class TrendsConfig(BaseModel):
@@ -30,176 +40,147 @@ class TrendsConfig(BaseModel):
     refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")
 
 
-class PairTable:
-    """u64 pair -> u32 count, by open addressing in two numpy arrays: 24 bytes a pair at most.
-
-    A pair of local item numbers is packed into one word; the word 0 is empty, so numbers start at 1.
-    """
-
-    def __init__(self) -> None:
-        self._keys = np.zeros(1024, np.uint64)
-        self._counts = np.zeros(1024, np.uint32)
-        self._used = 0
-
-    def add(self, keys: np.ndarray, counts: np.ndarray) -> None:
-        """Add to distinct keys u64[n] their counts u32[n]."""
-        while 2 * (self._used + len(keys)) > len(self._keys):
-            self._grow()
-        self._counts[self._place(keys)] += counts
-
-    def put(self, keys: np.ndarray, counts: np.ndarray) -> None:
-        """Set distinct keys to their counts, as a changelog tells them."""
-        while 2 * (self._used + len(keys)) > len(self._keys):
-            self._grow()
-        self._counts[self._place(keys)] = counts
-
-    def items(self) -> tuple[np.ndarray, np.ndarray]:
-        """All keys and counts."""
-        used = np.flatnonzero(self._keys)
-        return self._keys[used], self._counts[used]
-
-    def _place(self, keys: np.ndarray) -> np.ndarray:
-        """The slot of each distinct key, claimed where it is new: linear probing, all keys at once."""
-        mask = np.uint64(len(self._keys) - 1)
-        shift = np.uint64(64 - (len(self._keys) - 1).bit_length())
-        slots = (keys * _GOLDEN) >> shift
-        pending = np.arange(len(keys))
-        while len(pending):
-            at, wanted = slots[pending], keys[pending]
-            empty = self._keys[at] == 0
-            # Several keys may claim one empty slot: the last one written has it, the others go on.
-            self._keys[at[empty]] = wanted[empty]
-            landed = self._keys[at] == wanted
-            self._used += int(np.count_nonzero(landed & empty))
-            pending = pending[~landed]
-            slots[pending] = (slots[pending] + np.uint64(1)) & mask
-        return slots.astype(np.int64)
-
-    def _grow(self) -> None:
-        keys, counts = self.items()
-        self._keys = np.zeros(2 * len(self._keys), np.uint64)
-        self._counts = np.zeros(len(self._keys), np.uint32)
-        self._used = 0
-        self._counts[self._place(keys)] = counts
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Summed counts as columns: `a` u64[n] was met before `b` u64[n] (0: `a` itself was met), in `bucket` i32[n]."""
+class Counted(NamedTuple):
+    """Counts as columns: `a` u64[n] met before `b` u64[n] (0: `a` itself met), in `bucket` i32[n], `count` u32[n]."""
 
     a: np.ndarray
     b: np.ndarray
     bucket: np.ndarray
-    count: np.ndarray
+    n: np.ndarray
+
+
+class Run(NamedTuple):
+    """A run's place: its bucket, and its number, which no other run of the partition has."""
+
+    bucket: int
+    number: int
+
+
+class Pairs(NamedTuple):
+    """Distinct pairs of one bucket, a u64[n] and b u64[n], and their counts u32[n]. Never changed once made."""
+
+    a: np.ndarray
+    b: np.ndarray
+    n: np.ndarray
+
+
+Rows = dict[bytes, bytes | None]
+"""Changelog rows: key -> value, None where the row is deleted."""
 
 
 class PartitionTrends:
-    """The counts of one input partition."""
+    """The counts of one input partition: what is in the changelog, and what was counted since."""
 
     def __init__(self, config: TrendsConfig) -> None:
         self._config = config
-        self._number: dict[int, int] = {0: 0}  # item hash -> local number; a pair (a, 0) counts a itself
-        self._hash: list[int] = [0]
-        self._buckets: dict[int, PairTable] = {}
-        self._touched: dict[int, set[int]] = {}
-        self._newest = -(2**31)
+        self._chunks: dict[Run, dict[int, Pairs]] = {}
+        self._pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._next = 0
+        self._newest = -(2**62)
 
     def count(self, items: np.ndarray, times: np.ndarray, pairs: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
         """Count items u64[n] met at times i64[n], and pairs (before, item, time)."""
         before, after, pair_times = pairs
-        a = self._numbers(np.concatenate([before, items]))
-        b = np.concatenate([self._numbers(after), np.zeros(len(items), np.uint64)])
         bucket = np.concatenate([pair_times, times]) // self._config.bucket_ms
-        for when in np.unique(bucket).tolist():
-            if not self._keeps(when):
-                continue
-            here = bucket == when
-            keys, counts = np.unique((a[here] << np.uint64(32)) | b[here], return_counts=True)
-            self._table(when).add(keys, counts.astype(np.uint32))
-            self._touched.setdefault(when, set()).update(np.unique(keys >> np.uint64(32)).tolist())
-
-    def flush(self) -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of each row that changed since the last `settled`: one row per (item, bucket)."""
-        for when, touched in self._touched.items():
-            if when not in self._buckets:
-                continue
-            keys, counts = self._buckets[when].items()
-            owners = keys >> np.uint64(32)
-            mine = np.isin(owners, np.fromiter(touched, np.uint64, len(touched)))
-            keys, counts, owners = keys[mine], counts[mine], owners[mine]
-            order = np.argsort(keys)
-            keys, counts, owners = keys[order], counts[order], owners[order]
-            starts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
-            others = np.array(self._hash, np.uint64)[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
-            for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True):
-                item = self._hash[int(owners[start])]
-                yield (
-                    cast(bytes, msgpack.packb((item, when))),
-                    cast(bytes, msgpack.packb((VERSION, others[start:end].tobytes(), counts[start:end].tobytes()))),
-                )
-
-    def settled(self) -> None:
-        """What `flush` gave is durable."""
-        self._touched.clear()
+        if not len(bucket):
+            return
+        self._newest = max(self._newest, int(bucket.max()))
+        self._pending.append(
+            (np.concatenate([before, items]), np.concatenate([after, np.zeros(len(items), np.uint64)]), bucket)
+        )
 
     @property
     def dirty(self) -> bool:
-        return bool(self._touched)
+        return bool(self._pending)
 
-    def restore(self, rows: Mapping[bytes, bytes]) -> None:
-        """Take in changelog rows (key -> value): each replaces what was counted of its item in its bucket."""
-        keys = [msgpack.unpackb(key) for key in rows]
-        values = [msgpack.unpackb(value) for value in rows.values()]
-        if wrong := {version for version, _, _ in values} - {VERSION}:
-            raise ValueError(f"a trends row of version {min(wrong)}; this eddyline reads {VERSION}")
-        lengths = [len(others) // 8 for _, others, _ in values]
-        owners = np.repeat(np.array([item for item, _ in keys], np.uint64), lengths)
-        buckets = np.repeat(np.array([when for _, when in keys], np.int64), lengths)
-        others = np.frombuffer(b"".join(others for _, others, _ in values), np.uint64)
-        counts = np.frombuffer(b"".join(counts for _, _, counts in values), np.uint32)
-        pairs = (self._numbers(owners) << np.uint64(32)) | self._numbers(others)
-        for when in np.unique(buckets).tolist():
-            if self._keeps(when):
-                here = buckets == when
-                self._table(when).put(pairs[here], counts[here])
+    def flush(self) -> Rows:
+        """Rows that make durable what was counted since the last flush, and delete what has become too old."""
+        rows: Rows = {}
+        for run in [run for run in self._chunks if not self._keeps(run.bucket)]:
+            rows |= self._deleted(run)
+        if self._pending:
+            a, b, bucket = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+            self._pending.clear()
+            for when in np.unique(bucket).tolist():
+                if self._keeps(when):
+                    here = bucket == when
+                    rows |= self._added(when, summed(a[here], b[here], np.ones(int(here.sum()), np.uint32)))
+        return rows
+
+    def crowded(self) -> list[Run]:
+        """Runs of like size in one bucket that are to be merged; none while there are few."""
+        tiers: dict[tuple[int, int], list[Run]] = defaultdict(list)
+        for run, chunks in self._chunks.items():
+            size = sum(len(pairs.a) for pairs in chunks.values())
+            if size * FAN <= LARGEST_MERGE:
+                tiers[run.bucket, _tier(size)].append(run)
+        return next((runs for runs in tiers.values() if len(runs) >= FAN), [])
+
+    def parts(self, runs: Sequence[Run]) -> list[Pairs]:
+        """What is in these runs, to be merged by `merged`, on any thread."""
+        return [pairs for run in runs for pairs in self._chunks[run].values()]
+
+    def replace(self, runs: Sequence[Run], by: Pairs) -> Rows:
+        """Rows that put one run into the place of several."""
+        rows: Rows = {}
+        for run in runs:
+            rows |= self._deleted(run)
+        return rows | self._added(runs[0].bucket, by)
+
+    def restore(self, rows: Mapping[bytes, bytes | None]) -> None:
+        """Take in changelog rows, in the order of the log or the last of each key.
+
+        Raises:
+            ValueError: a row that this version cannot read.
+        """
+        for key, value in rows.items():
+            bucket, number, chunk = msgpack.unpackb(key)
+            run = Run(bucket, number)
+            self._next = max(self._next, number + 1)
+            if value is None:
+                chunks = self._chunks.get(run, {})
+                chunks.pop(chunk, None)
+                if not chunks:
+                    self._chunks.pop(run, None)
+                continue
+            version, *columns = msgpack.unpackb(value)
+            if version != VERSION:
+                raise ValueError(f"a trends row of version {version}; this eddyline reads {VERSION}")
+            a, b, count = columns
+            pairs = Pairs(np.frombuffer(a, np.uint64), np.frombuffer(b, np.uint64), np.frombuffer(count, np.uint32))
+            self._chunks.setdefault(run, {})[chunk] = pairs
+            self._newest = max(self._newest, bucket)
 
     def counted(self) -> Counted:
-        """All counts as columns."""
-        hashes = np.array(self._hash, np.uint64)
-        parts = [(when, *table.items()) for when, table in self._buckets.items()]
-        if not parts:
-            nothing = np.zeros(0, np.uint64)
-            return Counted(nothing, nothing, np.zeros(0, np.int32), np.zeros(0, np.uint32))
-        keys = np.concatenate([keys for _, keys, _ in parts])
-        return Counted(
-            hashes[(keys >> np.uint64(32)).astype(np.int64)],
-            hashes[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)],
-            np.concatenate([np.full(len(keys), when, np.int32) for when, keys, _ in parts]),
-            np.concatenate([counts for _, _, counts in parts]),
-        )
+        """All counts as columns; a pair may be there more than once, and its counts add up."""
+        parts = [
+            Counted(pairs.a, pairs.b, np.full(len(pairs.a), run.bucket, np.int32), pairs.n)
+            for run, chunks in self._chunks.items()
+            if self._keeps(run.bucket)
+            for pairs in chunks.values()
+        ]
+        for a, b, bucket in self._pending:
+            kept = bucket > self._newest - self._config.buckets
+            parts.append(Counted(a[kept], b[kept], bucket[kept].astype(np.int32), np.ones(int(kept.sum()), np.uint32)))
+        return _joined(parts)
 
-    def _numbers(self, hashes: np.ndarray) -> np.ndarray:
-        distinct, inverse = np.unique(hashes, return_inverse=True)
-        known, out = self._number, np.empty(len(distinct), np.uint64)
-        for i, hashed in enumerate(distinct.tolist()):
-            number = known.get(hashed)
-            if number is None:
-                number = known[hashed] = len(self._hash)
-                self._hash.append(hashed)
-            out[i] = number
-        return out[inverse]
+    def _keeps(self, bucket: int) -> bool:
+        return bucket > self._newest - self._config.buckets
 
-    def _keeps(self, when: int) -> bool:
-        """False for a bucket that is too old; a newer one than any before sends the oldest away."""
-        if when > self._newest:
-            self._newest = when
-            for old in [w for w in self._buckets if w <= when - self._config.buckets]:
-                del self._buckets[old]
-                self._touched.pop(old, None)
-        return when > self._newest - self._config.buckets
+    def _added(self, bucket: int, pairs: Pairs) -> Rows:
+        run = Run(bucket, self._next)
+        self._next += 1
+        self._chunks[run] = {
+            chunk: Pairs(*(column[start : start + CHUNK] for column in pairs))
+            for chunk, start in enumerate(range(0, len(pairs.a), CHUNK))
+        }
+        return {
+            _key(run, chunk): _packed((VERSION, *(column.tobytes() for column in part)))
+            for chunk, part in self._chunks[run].items()
+        }
 
-    def _table(self, when: int) -> PairTable:
-        return self._buckets.setdefault(when, PairTable())
+    def _deleted(self, run: Run) -> Rows:
+        return {_key(run, chunk): None for chunk in self._chunks.pop(run)}
 
 
 class Trends:
@@ -222,7 +203,46 @@ class Trends:
 
     def counted(self) -> Counted:
         """The counts of all partitions, not yet summed."""
-        parts = [p.counted() for p in self._partitions.values()]
-        if not parts:
-            return PartitionTrends(self.config).counted()
-        return Counted(*(np.concatenate([getattr(p, name) for p in parts]) for name in Counted.__slots__))
+        return _joined([p.counted() for p in self._partitions.values()])
+
+
+def merged(parts: Sequence[Pairs]) -> Pairs:
+    """The sum of parts of one bucket."""
+    return summed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def summed(a: np.ndarray, b: np.ndarray, count: np.ndarray) -> Pairs:
+    """Distinct pairs with their counts added up. Sorted by one mixed word, which is far cheaper than by two."""
+    mixed = a * np.uint64(0x9E3779B97F4A7C15) ^ b * np.uint64(0xC2B2AE3D27D4EB4F)
+    order = np.argsort(mixed)
+    pairs = _run_sums(a[order], b[order], count[order])
+    again = mixed[order]
+    if np.count_nonzero(again[1:] != again[:-1]) + 1 == len(pairs.a):
+        return pairs
+    # Two pairs share a mixed word, so equal pairs may lie apart.
+    order = np.lexsort((b, a))
+    return _run_sums(a[order], b[order], count[order])
+
+
+def _run_sums(a: np.ndarray, b: np.ndarray, count: np.ndarray) -> Pairs:
+    starts = np.flatnonzero(np.r_[True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])])
+    return Pairs(a[starts], b[starts], np.add.reduceat(count, starts, dtype=np.uint32))
+
+
+def _tier(size: int) -> int:
+    """0 up to FAN pairs, 1 up to FAN^2 ..."""
+    return max(size - 1, 1).bit_length() // (FAN.bit_length() - 1)
+
+
+def _joined(parts: Iterable[Counted]) -> Counted:
+    nothing = np.zeros(0, np.uint64)
+    parts = [Counted(nothing, nothing, np.zeros(0, np.int32), np.zeros(0, np.uint32)), *parts]
+    return Counted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _key(run: Run, chunk: int) -> bytes:
+    return _packed((run.bucket, run.number, chunk))
+
+
+def _packed(value: object) -> bytes:
+    return cast(bytes, msgpack.packb(value))

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of
-from stream.columns import Columns
+from stream.columns import Columns, rank_in_run
 from stream.events import Events
 
 ROUND = 64
@@ -51,7 +51,7 @@ def apply(columns: Columns, partition: int, topic: int, events: Events) -> Appli
     fresh: list[np.ndarray] = []
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while len(order):
-        rank = _rank(rows[order])
+        rank = rank_in_run(rows[order])
         now, order = order[rank < ROUND], order[rank >= ROUND]
         late = _late_rows(columns, rows, events, now)
         in_order = ~np.isin(rows[now], late)
@@ -76,15 +76,9 @@ def _distinct(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray
     return keep
 
 
-def _rank(sorted_rows: np.ndarray) -> np.ndarray:
-    """Position of each element within its run of equal rows."""
-    starts = np.flatnonzero(np.r_[True, sorted_rows[1:] != sorted_rows[:-1]])
-    return np.arange(len(sorted_rows)) - np.repeat(starts, np.diff(np.r_[starts, len(sorted_rows)]))
-
-
 def _late_rows(columns: Columns, rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
     """Rows whose first event here is not after the newest that they hold."""
-    first = order[_rank(rows[order]) == 0]
+    first = order[rank_in_run(rows[order]) == 0]
     newest = columns.newest(rows[first])
     time, action, item = events.times[first], events.actions[first], events.items[first]
     after = (time > newest.time) | (
@@ -103,7 +97,7 @@ def _append(
     if not len(order):
         return order
     at = rows[order]
-    rank = _rank(at)
+    rank = rank_in_run(at)
     distinct, how_many = np.unique(at, return_counts=True)
     columns.make_room(distinct, how_many)
     ordinals = columns.count[at] + rank

@@ -28,6 +28,7 @@ from stream.columns import Columns
 from stream.dev.processes import free_port
 from stream.kafka import topics
 from stream.kafka.batches import Out
+from stream.packing import unpack
 from stream.replay import partition_of, publish_items
 from stream.settings import Settings, load
 from tests.pipeline import topics_io
@@ -219,7 +220,7 @@ class Deployment:
         s = self.settings
         columns = Columns(list(s.input.topics.values()), s.state.history, s.state.seen_cap)
         for record in self.records(s.topics.windows(s.state.name)):
-            columns.unpack(record.partition, {record.key.decode(): record.value})
+            unpack(columns, record.partition, {record.key.decode(): record.value})
         return columns
 
     def trends(self) -> dict[tuple[int, int, int], int]:
@@ -232,7 +233,7 @@ class Deployment:
             found[record.partition].restore({record.key: record.value})
         total: dict[tuple[int, int, int], int] = defaultdict(int)
         c = found.counted()
-        for a, b, bucket, count in zip(c.a.tolist(), c.b.tolist(), c.bucket.tolist(), c.count.tolist(), strict=True):
+        for a, b, bucket, count in zip(c.a.tolist(), c.b.tolist(), c.bucket.tolist(), c.n.tolist(), strict=True):
             total[a, b, bucket] += count
         return dict(total)
 

@@ -1,4 +1,4 @@
-"""Counts against a dictionary: growth, buckets, flushes, and the sum over partitions."""
+"""Counts against a dictionary: buckets, flushes, merges, restores, and the sum over partitions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from stream.trends import Counted, PairTable, PartitionTrends, Trends, TrendsConfig
+from stream import trends as module
+from stream.trends import FAN, Counted, PartitionTrends, Rows, Trends, TrendsConfig, merged, summed
 
 CONFIG = TrendsConfig(bucket_ms=1000, buckets=3)
 NO_PAIRS = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
@@ -17,7 +18,7 @@ NO_PAIRS = (np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64
 def as_dict(counted: Counted) -> dict[tuple[int, int, int], int]:
     """(a, b, bucket) -> count, summed over partitions."""
     total: dict[tuple[int, int, int], int] = defaultdict(int)
-    columns = (counted.a, counted.b, counted.bucket, counted.count)
+    columns = (counted.a, counted.b, counted.bucket, counted.n)
     for a, b, bucket, count in zip(*(c.tolist() for c in columns), strict=True):
         total[a, b, bucket] += count
     return dict(total)
@@ -55,38 +56,42 @@ def counted(rounds: list[tuple[np.ndarray, ...]], config: TrendsConfig) -> Parti
     return trends
 
 
+def flushed(trends: PartitionTrends) -> Rows:
+    """What the owner of a partition writes at a commit."""
+    rows = trends.flush()
+    while crowded := trends.crowded():
+        rows |= trends.replace(crowded, merged(trends.parts(crowded)))
+    return rows
+
+
+def compacted(log: Rows) -> Rows:
+    """What compaction leaves of a log: the last row of each key, without the deleted ones."""
+    return {key: value for key, value in log.items() if value is not None}
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_a_table_equals_a_dictionary_while_it_grows(seed: int) -> None:
-    """Keys with equal low or high halves, as pairs of small local numbers have, and keys of all bits."""
+def test_sums_equal_a_dictionary(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    table, expected = PairTable(), Counter[int]()
-    for _ in range(60):
-        small = (rng.integers(1, 60, 100, np.uint64) << np.uint64(32)) | rng.integers(0, 60, 100, np.uint64)
-        wide = rng.integers(1, 2**64, int(rng.integers(0, 150)), np.uint64)
-        keys = np.unique(np.concatenate([small, wide]))
-        counts = rng.integers(1, 5, len(keys), np.uint32)
-        if rng.random() < 0.2:
-            table.put(keys, counts)
-            for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
-                expected[key] = count
-        else:
-            table.add(keys, counts)
-            expected.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
-    keys, counts = table.items()
-    assert len(np.unique(keys)) == len(keys) > 4096  # it has grown several times
-    assert dict(zip(keys.tolist(), counts.tolist(), strict=True)) == expected
+    some = rng.integers(0, 2**64, 40, np.uint64)
+    a, b = rng.choice(some, 2000), rng.choice(some, 2000)
+    count = rng.integers(1, 9, 2000, np.uint32)
+    expected = Counter[tuple[int, int]]()
+    for x, y, n in zip(a.tolist(), b.tolist(), count.tolist(), strict=True):
+        expected[x, y] += n
+    got = summed(a, b, count)
+    assert dict(zip(zip(got.a.tolist(), got.b.tolist(), strict=True), got.n.tolist(), strict=True)) == expected
+    assert len(got.a) == len(expected)
 
 
-def test_no_key_and_no_count_is_lost_where_all_keys_collide() -> None:
-    """Keys whose hash begins alike land on one slot and are probed on from there."""
-    golden = 0x9E3779B97F4A7C15
-    inverse = pow(golden, -1, 2**64)
-    keys = np.array([inverse * n % 2**64 for n in range(1, 400)], np.uint64)  # hashes 1, 2, 3, ...: all slot 0
-    table = PairTable()
-    table.add(keys, np.arange(1, 400, dtype=np.uint32))
-    table.add(keys[::-1].copy(), np.ones(399, np.uint32))
-    got = dict(zip(*(column.tolist() for column in table.items()), strict=True))
-    assert got == {int(key): n + 1 for n, key in enumerate(keys, 1)}
+def test_pairs_that_share_a_mixed_word_are_told_apart() -> None:
+    """a1 * G1 ^ b1 * G2 == a2 * G1 ^ b2 * G2, and equal pairs lie apart."""
+    g1, g2 = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+    word, inverse = 123456789, pow(g2, -1, 2**64)
+    pairs = [(a, (a * g1 ^ word) % 2**64 * inverse % 2**64) for a in (3, 5, 3, 5, 3)]
+    a, b = (np.array(column, np.uint64) for column in zip(*pairs, strict=True))
+    assert len(set((a * np.uint64(g1) ^ b * np.uint64(g2)).tolist())) == 1
+    got = summed(a, b, np.ones(5, np.uint32))
+    assert sorted(zip(got.a.tolist(), got.n.tolist(), strict=True)) == [(3, 3), (5, 2)]
 
 
 def test_counts_are_kept_by_bucket_of_event_time() -> None:
@@ -107,48 +112,61 @@ def test_counts_equal_the_definition(seed: int) -> None:
     assert as_dict(counted(rounds, config).counted()) == reference(rounds)
 
 
-def test_a_flush_has_the_rows_that_changed_and_they_restore_the_counts() -> None:
+def test_a_flush_has_what_was_counted_since_the_last_and_rows_restore_the_counts() -> None:
     config = TrendsConfig(bucket_ms=1000, buckets=100)
-    rounds = random_counts(4)
-    trends, restored, log = PartitionTrends(config), PartitionTrends(config), dict[bytes, bytes]()
-    assert not trends.dirty and list(trends.flush()) == []
+    rounds = random_counts(4, rounds=200)
+    trends, follower, log = PartitionTrends(config), PartitionTrends(config), Rows()
+    assert not trends.dirty and flushed(trends) == {}
     for items, times, before, after, pair_times in rounds:
         trends.count(items, times, (before, after, pair_times))
         assert trends.dirty
-        rows = dict(trends.flush())
-        touched = {int(x) for x in np.concatenate([items, before])}
-        assert len(rows) >= len(touched)  # one row an item and bucket
-        trends.settled()
-        assert not trends.dirty and list(trends.flush()) == []
+        rows = flushed(trends)
+        assert not trends.dirty and flushed(trends) == {}
+        for key in rows:
+            log.pop(key, None)
         log |= rows
-        restored.restore(rows)
-    fresh = PartitionTrends(config)
-    fresh.restore(log)  # what compaction leaves: the last row of each key
-    assert as_dict(trends.counted()) == as_dict(restored.counted()) == as_dict(fresh.counted()) == reference(rounds)
-    assert not fresh.dirty
+        follower.restore(rows)
+    restored, from_all = PartitionTrends(config), PartitionTrends(config)
+    restored.restore(compacted(log))
+    from_all.restore(log)
+    wanted = reference(rounds)
+    for got in (trends, follower, restored, from_all):
+        assert as_dict(got.counted()) == wanted
+        assert not got.dirty
+
+
+def test_merges_keep_the_runs_few_and_the_rows_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 50)
+    config = TrendsConfig(bucket_ms=10**9, buckets=100)
+    rounds = random_counts(6, rounds=400)
+    trends, log = PartitionTrends(config), Rows()
+    for items, times, before, after, pair_times in rounds:
+        trends.count(items, times, (before, after, pair_times))
+        log |= flushed(trends)
+    assert max(len(value) for value in log.values() if value) <= 50 * 20 + 32
+    kept = {tuple(msgpack.unpackb(key)[:2]) for key in compacted(log)}
+    assert len(kept) <= FAN * 5  # of 400 flushes
+    restored = PartitionTrends(config)
+    restored.restore(compacted(log))
+    assert as_dict(restored.counted()) == as_dict(trends.counted()) == reference(rounds, 10**9)
 
 
 def test_counting_goes_on_after_a_restore() -> None:
     config = TrendsConfig(bucket_ms=1000, buckets=100)
-    rounds = random_counts(5)
-    first, restored = counted(rounds[:15], config), PartitionTrends(config)
-    restored.restore(dict(first.flush()))
-    for items, times, before, after, pair_times in rounds[15:]:
+    rounds = random_counts(5, rounds=90)
+    first, log = PartitionTrends(config), Rows()
+    for items, times, before, after, pair_times in rounds[:45]:
+        first.count(items, times, (before, after, pair_times))
+        log |= flushed(first)
+    restored = PartitionTrends(config)
+    restored.restore(compacted(log))
+    for items, times, before, after, pair_times in rounds[45:]:
         restored.count(items, times, (before, after, pair_times))
+        log |= flushed(restored)
     assert as_dict(restored.counted()) == reference(rounds)
-
-
-def test_what_is_counted_between_flush_and_settled_by_another_round_is_not_lost() -> None:
-    """A flush is packed and settled without a pause between; what comes after is dirty anew."""
-    trends = PartitionTrends(CONFIG)
-    met(trends, [1], [0])
-    rows = dict(trends.flush())
-    trends.settled()
-    met(trends, [1, 2], [1, 2])
-    rows |= dict(trends.flush())
-    restored = PartitionTrends(CONFIG)
-    restored.restore(rows)
-    assert as_dict(restored.counted()) == {(1, 0, 0): 2, (2, 0, 0): 1}
+    again = PartitionTrends(config)
+    again.restore(compacted(log))
+    assert as_dict(again.counted()) == reference(rounds)  # no run took the number of another
 
 
 def test_old_buckets_leave_as_time_goes_on() -> None:
@@ -159,17 +177,18 @@ def test_old_buckets_leave_as_time_goes_on() -> None:
     met(trends, [99], [1999])  # too old to be kept
     assert {bucket for _, _, bucket in as_dict(trends.counted())} == {2, 3, 4}
     assert {item for item, _, _ in as_dict(trends.counted())} == {3, 4, 5}
-    assert len(dict(trends.flush())) == 3
+    assert len(flushed(trends)) == 3
+    met(trends, [7], [8000])
+    assert list(flushed(trends).values())[:-1] == [None, None, None]  # deleted, not only forgotten
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_a_restore_keeps_the_same_buckets_in_any_order(newest_first: bool) -> None:
-    rows: dict[bytes, bytes] = {}
+    rows = Rows()
     trends = PartitionTrends(CONFIG)
     for when in range(6):
         met(trends, [when + 1], [1000 * when])
-        rows |= dict(trends.flush())
-        trends.settled()
+        rows |= flushed(trends)
     restored = PartitionTrends(CONFIG)
     for key in sorted(rows, reverse=newest_first):
         restored.restore({key: rows[key]})
@@ -179,7 +198,7 @@ def test_a_restore_keeps_the_same_buckets_in_any_order(newest_first: bool) -> No
 def test_a_row_of_another_version_is_refused() -> None:
     trends = PartitionTrends(CONFIG)
     with pytest.raises(ValueError, match="version 9"):
-        trends.restore({msgpack.packb((1, 0)) or b"": msgpack.packb((9, b"", b"")) or b""})
+        trends.restore({msgpack.packb((1, 0, 0)) or b"": msgpack.packb((9, b"", b"", b"")) or b""})
 
 
 def test_partitions_are_summed_and_counted_apart() -> None:
@@ -191,7 +210,7 @@ def test_partitions_are_summed_and_counted_apart() -> None:
     assert as_dict(trends.counted()) == reference([r for rounds in parts for r in rounds])
     trends.drop(1)
     assert as_dict(trends.counted()) == reference(parts[0] + parts[2])
-    trends[1].restore(dict(counted(parts[1], trends.config).flush()))  # as a follower does
+    trends[1].restore(flushed(counted(parts[1], trends.config)))  # as a follower does
     assert as_dict(trends.counted()) == reference([r for rounds in parts for r in rounds])
 
 
