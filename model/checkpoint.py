@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from model.datasets import Events
+from model.dataset import Events
 from model.recommender import ModelConfig, Recommender
 
 FORMAT = 1

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,42 +24,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.catalog import Item
+from model.dataset import Dataset, DatasetError, Events
 from model.history import ACTION_CODE
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be found, fetched or read; the message says which file and what to do."""
-
-
-@dataclass(frozen=True, eq=False)
-class Events:
-    """Columns of n events in time order: user and item are object arrays of str, action u8[n], ts i64[n] in
-    ms, value f32[n] (NaN = none).
-    """
-
-    user: NDArray[np.object_]
-    item: NDArray[np.object_]
-    action: NDArray[np.uint8]
-    ts: NDArray[np.int64]
-    value: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.ts)
-
-    def take(self, rows: slice | NDArray[np.integer]) -> Events:
-        """These events, in this order."""
-        return Events(self.user[rows], self.item[rows], self.action[rows], self.ts[rows], self.value[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Events in time order, items by id, and what a reader must be told about both."""
-
-    name: str
-    licence: str
-    events: Events
-    items: dict[str, Item]
-    notes: tuple[str, ...] = ()
 
 
 def load(name_or_path: str | Path, cache: Path) -> Dataset:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.baselines import UserModel
 from model.catalog import Catalog
-from model.datasets import Events
+from model.dataset import Events
 from model.engine import Engine
 from model.metrics import Interval, bootstrap, coverage, gains, hits, middle_ranks, reciprocal
 from model.mix import combined, counted

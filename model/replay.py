@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
-from model.datasets import Events
+from model.dataset import Events
 from model.history import Histories, HistoryLog, item_hashes, weight_table
 from model.online import Counts, OnlineParams, OnlineScores, bucket_of, pairs
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from model.baselines import padded
 from model.catalog import Catalog
-from model.datasets import Events
+from model.dataset import Events
 from model.engine import Engine
 from model.longterm import Encode
 from model.online import OnlineParams

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from faust.types import TP
+
+if TYPE_CHECKING:
+    from faust.types import TP
 
 SAMPLES = 2048
 

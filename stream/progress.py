@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from faust.types import TP
+if TYPE_CHECKING:
+    from faust.types import TP
 
 
 class Trigger(NamedTuple):

@@ -27,12 +27,12 @@ from stream.kafka.batches import Out, send
 from stream.monitor import Monitor
 from stream.profile import Profile, ProfileConfig, Profiles
 from stream.progress import Waiting
-from stream.state import State
 
-if TYPE_CHECKING:  # torch is behind these, and whoever only reads settings should not wait for it
+if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
     from stream.serving import Served, Serving
+    from stream.state import State
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.partitioner import murmur2
 
 from model.catalog import Item
-from model.datasets import Events
+from model.dataset import Events
 from model.history import ACTION_NAME
 from stream.errors import ConfigError, TopicError
 from stream.kafka.batches import Out, send

@@ -12,22 +12,22 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-import faust
 from aiokafka import TopicPartition
-from faust.stores import memory
-from faust.tables.manager import TableManager
-from faust.types import TP
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.columns import Columns
 from stream.kafka.batches import Out
 from stream.kafka.changelog import Changelog, Fenced
-from stream.kafka.transport import SERVICES, BatchApp
 from stream.packing import pack, unpack
 from stream.progress import Progress
 from stream.trends import Trends, merged
+
+if TYPE_CHECKING:  # whoever only reads settings should not wait for Faust
+    from faust.types import TP
+
+    from stream.kafka.transport import BatchApp
 
 log = logging.getLogger(__name__)
 
@@ -74,30 +74,8 @@ class State:
     def bind(self, app: BatchApp) -> None:
         """Declare the two tables on the app: Faust restores them, and their changelogs are assigned with the inputs."""
         self._app = app
-        for name, topic, put in (
-            ("windows", self._windows_topic, self._restore_windows),
-            ("trends", self._trends_topic, self._restore_trends),
-        ):
-            table = _Restored(
-                app,
-                name=name,
-                key_type=bytes,
-                value_type=bytes,
-                # Counted in batches, and never 1: Faust would then keep feeding the live table.
-                recovery_buffer_size=2,
-                changelog_topic=app.topic(
-                    topic,
-                    key_type=bytes,
-                    value_type=bytes,
-                    key_serializer="raw",
-                    value_serializer="raw",
-                    acks=False,
-                    internal=False,
-                    allow_empty=True,
-                ),
-            )
-            table.put = put
-            app.tables.add(table)
+        app.restore("windows", self._windows_topic, self._restore_windows)
+        app.restore("trends", self._trends_topic, self._restore_trends)
 
     # Keeper
 
@@ -194,8 +172,7 @@ class State:
         self.columns.drop_partition(partition)
         self.trends.drop(partition)
         if self._app is not None:
-            for topic in (self._windows_topic, self._trends_topic):
-                cast(TableManager, self._app.tables).recovery.revoke(TP(topic, partition))
+            self._app.restore_anew(partition)
 
     def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
         last: dict[bytes, bytes | None] = {record.key: record.value for record in records}
@@ -212,29 +189,3 @@ class State:
         if tp.partition in self.owned:
             return
         self._restore_trends(tp.partition, records)
-
-
-class _Restored(faust.Table):
-    """A table whose rows live elsewhere: Faust reads its changelog, and hands each batch of records to `put`."""
-
-    logger = SERVICES
-    put: Callable[[int, Sequence[Any]], None]
-
-    def _new_store(self) -> Any:
-        return _RestoreStore("memory://", self.app, self, loop=self.loop)
-
-
-class _RestoreStore(memory.Store):
-    """Hands restored batches on; stops the process where that fails: Faust would log it and go on without the row."""
-
-    logger = SERVICES
-
-    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
-        put = cast(_Restored, self.table).put
-        try:
-            for event in batch:
-                put(event.message.partition, event.message.value)
-        except Exception as error:
-            log.critical("the changelog %s cannot be restored: %s", self.table.name, error)
-            self._crashing = asyncio.ensure_future(self.app.crash(error))
-            raise

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from model.catalog import Catalog
-    from model.datasets import Dataset
+    from model.dataset import Dataset
 
 release = typer.Typer(help="The model that workers serve.", no_args_is_help=True)
 

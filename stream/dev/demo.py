@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.catalog import Catalog
-from model.datasets import Dataset, Events, load
+from model.dataset import Dataset, Events
+from model.datasets import load
 from stream.dev.broker import LocalBroker
 from stream.dev.live import Lists, LiveReplay, lists_of
 from stream.dev.processes import Processes, free_port

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from model.datasets import Events
+from model.dataset import Events
 from model.history import ACTION_NAME
 from stream import messages
 from stream.kafka.clients import KafkaConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.datasets import Events
+from model.dataset import Events
 from model.metrics import Interval, bootstrap, gains, hits
 
 DAY_MS = 86_400_000

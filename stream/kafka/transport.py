@@ -12,7 +12,6 @@ source shows to be unsafe for state is replaced here:
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from time import monotonic
@@ -23,14 +22,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig
-
-SERVICES = logging.getLogger("faust.services")
-"""Where Faust's service classes tell of their starts and stops; ours among them."""
+from stream.kafka.tables import SERVICES, Put, restored
 
 
 class Keeper(Protocol):
@@ -208,6 +206,15 @@ class BatchApp(faust.App):
 
     kafka: KafkaConfig
     keeper: Keeper
+
+    def restore(self, name: str, changelog: str, put: Put) -> None:
+        """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""
+        restored(self, name, changelog, put)
+
+    def restore_anew(self, partition: int) -> None:
+        """Forget how far a partition's changelogs were read: its next restore begins at their beginning."""
+        for topic in self.tables.changelog_topics:
+            cast(TableManager, self.tables).recovery.revoke(TP(topic, partition))
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)

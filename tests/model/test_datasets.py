@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from model.datasets import DatasetError, load
+from model.dataset import DatasetError
+from model.datasets import load
 
 EVENTS = "user,item,action,ts,value\nu1,i1,buy,2000,9.5\nu2,i2,view,1000,\nu1,i2,purchase,2000,1\n"
 ITEMS = "item,title,text,categories,price,in_stock\ni1,Bread,,Food|Bakery,2.5,true\ni2,Cheese,Old.,Food,,false\n"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.catalog import Catalog, Item
-from model.datasets import Events
+from model.dataset import Events
 from model.history import Histories, HistoryLog, item_hash
 
 RING = 12

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from model.datasets import Events
+from model.dataset import Events
 from model.history import ACTION_CODE
 from stream.errors import TopicError
 from stream.events import Decoder, InputConfig

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from model.datasets import Events
+from model.dataset import Events
 from stream.dev.scoring import DAY_MS, Scoreboard, popular_before, rank
 
 HOUR = 3_600_000

@@ -1,0 +1,45 @@
+"""What a data set is: events in time order, items, and a licence. Where they come from is `model.datasets`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.catalog import Item
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be found, fetched or read; the message says which file and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Columns of n events in time order: user and item are object arrays of str, action u8[n], ts i64[n] in
+    ms, value f32[n] (NaN = none).
+    """
+
+    user: NDArray[np.object_]
+    item: NDArray[np.object_]
+    action: NDArray[np.uint8]
+    ts: NDArray[np.int64]
+    value: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def take(self, rows: slice | NDArray[np.integer]) -> Events:
+        """These events, in this order."""
+        return Events(self.user[rows], self.item[rows], self.action[rows], self.ts[rows], self.value[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Events in time order, items by id, and what a reader must be told about both."""
+
+    name: str
+    licence: str
+    events: Events
+    items: dict[str, Item]
+    notes: tuple[str, ...] = ()

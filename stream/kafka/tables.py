@@ -1,0 +1,72 @@
+"""Tables whose rows live elsewhere: Faust reads their changelogs at the right time, and we hold what is in them.
+
+What is written to a changelog is `stream.kafka.changelog`'s; what a row means is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import faust
+from faust.stores import memory
+from faust.types import AppT
+
+log = logging.getLogger(__name__)
+SERVICES = logging.getLogger("faust.services")
+"""Where Faust's service classes tell of their starts and stops; ours among them."""
+
+Put = Callable[[int, Sequence[Any]], None]
+"""Takes in (partition, records) of a changelog, in the order of its log."""
+
+
+def restored(app: AppT, name: str, changelog: str, put: Put) -> None:
+    """Declare a table on the app: each batch of its changelog's records is handed to `put` before events are."""
+    table = _Restored(
+        cast(Any, app),
+        name=name,
+        key_type=bytes,
+        value_type=bytes,
+        # Counted in batches, and never 1: Faust would then keep feeding the live table.
+        recovery_buffer_size=2,
+        changelog_topic=app.topic(
+            changelog,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            acks=False,
+            internal=False,
+            allow_empty=True,
+        ),
+    )
+    table.put = put
+    app.tables.add(table)
+
+
+class _Restored(faust.Table):
+    """A table that only restores."""
+
+    logger = SERVICES
+    put: Put
+
+    def _new_store(self) -> Any:
+        return _RestoreStore("memory://", self.app, self, loop=self.loop)
+
+
+class _RestoreStore(memory.Store):
+    """Hands restored batches on; stops the process where that fails: Faust would log it and go on without the row."""
+
+    logger = SERVICES
+
+    def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
+        put = cast(_Restored, self.table).put
+        try:
+            for event in batch:
+                put(event.message.partition, event.message.value)
+        except Exception as error:
+            log.critical("the changelog %s cannot be restored: %s", self.table.name, error)
+            self._crashing = asyncio.ensure_future(self.app.crash(error))
+            raise
