@@ -23,6 +23,7 @@ from stream.monitor import Monitor
 from stream.settings import load
 from stream.state import State
 from stream.trends import Trends
+from stream.worker import calm_collector
 
 WINDOW = 32
 
@@ -68,6 +69,7 @@ async def main() -> None:
     app = faust_app(s, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
     state.bind(app)
     await app.start()
+    calm_collector()
     await asyncio.Event().wait()
 
 
