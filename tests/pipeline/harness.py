@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,7 @@ from stream.packing import unpack
 from stream.replay import partition_of, publish_items
 from stream.settings import Settings, load
 from tests.pipeline import topics_io
+from tests.pipeline.forks import Fork
 from tests.pipeline.topics_io import PARTITIONS, Raw
 
 ITEMS = [
@@ -69,14 +71,24 @@ class Worker:
     """One `eddyline worker` process."""
 
     def __init__(
-        self, environ: Mapping[str, str], log: Path, prelude: str = "", command: Sequence[str] = ("worker",)
+        self,
+        environ: Mapping[str, str],
+        log: Path,
+        prelude: str = "",
+        command: Sequence[str] = ("worker",),
+        started: bool = False,
     ) -> None:
         self.port = free_port()
         self.log = log
-        code = f"{prelude}\nfrom stream.console.cli import main\nmain()"
-        arguments = [sys.executable, "-c", code, *command, "--status-port", str(self.port)]
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(arguments, stderr=file, stdout=file, env={**os.environ, **environ})
+        arguments, env = [*command, "--status-port", str(self.port)], {**os.environ, **environ}
+        self.process: subprocess.Popen[bytes] | Fork
+        if started:
+            with log.open("ab") as file:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "stream.console.cli", *arguments], stderr=file, stdout=file, env=env
+                )
+        else:
+            self.process = Fork(arguments, env, log, prelude)
 
     def status(self) -> dict[str, Any]:
         try:
@@ -112,11 +124,10 @@ class Ran(NamedTuple):
 
 def cli(*arguments: str, **environ: str) -> Ran:
     """Run an `eddyline` command until it ends."""
-    command = [sys.executable, "-m", "stream.console.cli", *arguments]
-    ended = subprocess.run(
-        command, env={**os.environ, **environ}, timeout=COMMAND_S, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    return Ran(ended.returncode, ended.stdout.decode())
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        code = Fork(arguments, {**os.environ, **environ}, log).wait(COMMAND_S)
+        return Ran(code, log.read_text())
 
 
 class Deployment:
@@ -152,8 +163,12 @@ class Deployment:
             run(publish_items(s.kafka, s.topics.catalog, items))
         return self
 
-    def worker(self, prelude: str = "", command: Sequence[str] = ("worker",), **environ: str) -> Worker:
-        worker = Worker({**self.environ, **environ}, self.folder / f"worker-{len(self.workers)}.log", prelude, command)
+    def worker(
+        self, prelude: str = "", command: Sequence[str] = ("worker",), started: bool = False, **environ: str
+    ) -> Worker:
+        """A worker; `started`: as a process from nothing, as a user starts it, not forked."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        worker = Worker({**self.environ, **environ}, log, prelude, command, started)
         self.workers.append(worker)
         return worker
 
