@@ -12,6 +12,7 @@ source shows to be unsafe for state is replaced here:
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from time import monotonic
@@ -29,6 +30,9 @@ from faust.types import TP
 from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.tables import SERVICES, Put, restored
+
+FETCH_WAIT_S = 0.2
+"""How long a fetch waits for records, and so at most a rebalance for a fetch."""
 
 
 class Keeper(Protocol):
@@ -93,6 +97,11 @@ class BatchConsumer(driver.Consumer):
 
     logger = SERVICES
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._no_fetch = asyncio.Event()
+        self._no_fetch.set()
+
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -101,22 +110,32 @@ class BatchConsumer(driver.Consumer):
         return cast(BatchApp, self.app).keeper
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        records, active = await self._wait_next_records(timeout)
+        if not self.flow_active:
+            await self.wait(cast(Any, self.can_resume_flow))
+        active = set(self._get_active_partitions())
+        if not active:  # to aiokafka, none would mean all
+            await self.sleep(FETCH_WAIT_S)
+            return
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop or not self.flow_active:
+        self._no_fetch.clear()
+        try:
+            records = await self._getmany(active, FETCH_WAIT_S)
+        finally:
+            self._no_fetch.set()
+        if self.should_stop or not self.flow_active:
             return
         changelogs = self.app.tables.changelog_topics
         for tp, batch in records.items():
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return
-            if batch and (active is None or tp in active or tp in self._buffered_partitions):
+            if batch:
                 message: Any = self._to_message(tp, batch[-1])
                 message.key, message.value = None, batch
                 if tp.topic in changelogs:
                     message.offset = max(message.offset, self._read_to(tp))
                 yield tp, message
         if self.app.in_recovery:
-            for message in self._markers(changelogs, active or set(), set(records)):
+            for message in self._markers(changelogs, active, set(records)):
                 yield message.tp, message
 
     def _markers(self, changelogs: set[str], active: set[TP], told: set[TP]) -> Iterable[Any]:
@@ -169,7 +188,11 @@ class BatchConsumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claim partitions before Faust restores them."""
+        self.stop_flow()
         try:
+            # A fetch that is under way is dropped. It must end before anyone seeks: what it took from where a seek had
+            # put the position would be lost, and a changelog that was never read would pass for a restored one.
+            await asyncio.wait_for(self._no_fetch.wait(), 10 * FETCH_WAIT_S + self.app.conf.broker_request_timeout)
             check_together(assigned, self.app.tables.changelog_topics)
             await self._keeper.claim(assigned)
         except Exception as error:

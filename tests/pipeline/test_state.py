@@ -107,6 +107,32 @@ def test_two_workers_share_partitions_and_hand_them_over(deployment: Deployment)
     assert second.status()["partitions"] == [0, 1, 2, 3]
 
 
+def test_a_fetch_that_is_under_way_when_partitions_come_takes_nothing_from_their_restore(
+    deployment: Deployment,
+) -> None:
+    """It must not run on after the changelogs were sought to their beginnings: its records are dropped."""
+    lingering = (
+        "import asyncio\n"
+        "from stream.kafka.transport import BatchConsumer\n"
+        "real = BatchConsumer._getmany\n"
+        "async def getmany(self, *args, **kwargs):\n"
+        "    async def late():\n"
+        "        await asyncio.sleep(0.15)\n"
+        "        return await real(self, *args, **kwargs)\n"
+        "    return await late()\n"
+        "BatchConsumer._getmany = getmany\n"
+    )
+    events = some_events(3000, users=60)
+    for start in range(0, len(events), 1000):
+        worker = deployment.worker(prelude=lingering).ready()
+        if start:
+            assert deployment.workers[-2].stop() == 0
+        until(lambda w=worker: len(w.status().get("partitions", [])) == 4, 30, "all partitions are handed over")
+        deployment.send(events[start : start + 1000])
+    deployment.settled()
+    check_state(deployment, events)
+
+
 def test_late_and_repeated_events_and_topics_out_of_step_leave_the_window_a_set(deployment: Deployment) -> None:
     start = 1_700_000_000_000
     events = [Sent("a", f"i{n % 7}", "click", start + 1000 * (n % 5)) for n in range(40)]
