@@ -94,6 +94,17 @@ class Fallback:
     def encode(
         self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
     ) -> Fused:
+        return self.read(window, rows, items, profiles, self.mix.alpha)
+
+    def read(
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        alpha: float | Tensor,
+    ) -> Fused:
+        """`encode` with the window's weight given, for all or for each user f32[B,1]."""
         there = rows >= 0
         newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
         weights = np.where(there, np.maximum(window.weights, 0) * self.recency**newer, 0).astype(np.float32)
@@ -102,7 +113,7 @@ class Fallback:
         short_BD = normalize(torch.einsum("bk,bkd->bd", weights_BK, items_BKD), dim=-1)
         long_BSD, mask_BS = padded(profiles, self.dim, items.device)
         long_BSD = normalize(long_BSD - self._mean.to(items.device), dim=-1)
-        return fusion.alpha(short_BD, long_BSD, mask_BS, self.mix.alpha)
+        return fusion.alpha(short_BD, long_BSD, mask_BS, alpha)
 
 
 def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.baselines import Fallback, UserModel
+from model.blended import Blended
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories, seen_hash
@@ -54,12 +55,13 @@ class Engine:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
-        self.model = model or Fallback(text_vectors.shape[1], mix or Mix())
-        self.mix = mix or self.model.mix
+        model = model or Fallback(text_vectors.shape[1], mix or Mix())
+        self.mix = mix or model.mix
+        self.model = Blended(model, text_vectors.shape[1], self.mix.text) if self.mix.text else model
         self._ttl = window_ttl_ms
         self._long_term = self.model.long_term(text_vectors, catalog.titles, encode)
-        if isinstance(self.model, torch.nn.Module):
-            self.model.to(device)
+        if isinstance(model, torch.nn.Module):
+            model.to(device)
         with torch.inference_mode():
             items = self.model.item_vectors(catalog.hashes, text_vectors).to(device)
         self.item_vectors: NDArray[np.float32] = items.cpu().numpy()

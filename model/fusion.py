@@ -49,10 +49,13 @@ def attention(
     return Fused(w_B1 * short_BD + long_BD, w_B1[:, 0], long_BD)
 
 
-def alpha(short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, weight: float) -> Fused:
-    """V = weight x h + (1 - weight) x h', h' the mean over the segments; V = h where there is no segment."""
+def alpha(short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, weight: float | Tensor) -> Fused:
+    """V = weight x h + (1 - weight) x h', h' the mean over the segments; V = h where there is no segment.
+
+    weight: for all, or one for each user, f32[B,1].
+    """
     count_B1 = mask_BS.sum(1, keepdim=True)
     mean_BD = (long_BSD * mask_BS[..., None]).sum(1) / count_B1.clamp(min=1)
-    w_B1 = torch.where(count_B1 > 0, weight, 1.0).to(short_BD.dtype)
+    w_B1 = torch.where(count_B1 > 0, torch.as_tensor(weight, dtype=short_BD.dtype, device=short_BD.device), 1.0)
     long_BD = (1 - w_B1) * mean_BD
     return Fused(w_B1 * short_BD + long_BD, w_B1[:, 0], long_BD)

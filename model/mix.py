@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Mix(BaseModel):
-    """Weights of a product of experts: score = neural x (user . item) + online x log((1 - popular) x related
-    + popular x popularity).
+    """Weights of a product of experts: score = neural x (user . item + text x (user's texts . item's text))
+    + online x log((1 - popular) x related + popular x popularity).
 
     The defaults suit the fallback, whose user and item vectors are unit vectors of text (chosen on
     MovieLens-100K, events 72% to 80% in time order); a trained model carries its own.
@@ -20,6 +20,9 @@ class Mix(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     neural: float = Field(default=1.5, ge=0, description="weight of the inner product of user and item vector")
+    text: float = Field(
+        default=0.0, ge=0, description="of that: weight of the texts' own similarity beside the trained"
+    )
     online: float = Field(default=1.0, ge=0, description="weight of the log of what the counts say")
     popular: float = Field(default=0.1, gt=0, le=1, description="share of popularity in what the counts say")
     alpha: float = Field(

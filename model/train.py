@@ -30,6 +30,7 @@ from model.catalog import Catalog
 from model.dataset import Events
 from model.engine import Engine
 from model.longterm import Encode
+from model.mix import Mix
 from model.online import OnlineParams
 from model.recommender import ModelConfig, Recommender
 from model.replay import Timeline, timeline
@@ -78,8 +79,8 @@ class _Job:
     encode: Encode | None
     report: Progress
 
-    def engine(self, model: Recommender) -> Engine:
-        return Engine(self.catalog, self.text, model, device=self.config.device, encode=self.encode)
+    def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
+        return Engine(self.catalog, self.text, model, mix, self.config.device, encode=self.encode)
 
 
 def train(
@@ -107,7 +108,7 @@ def train(
     architecture = c.model.model_copy(update={"text_dim": text_vectors.shape[1], "items": len(catalog)})
     job = _Job(c, architecture, line, catalog, text_vectors, encode, progress or (lambda _: None))
     model, best = _fit(job, split, valid, c.epochs)
-    mix, fitted = fit_mix(job.engine(model), valid)
+    mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
     if c.refit:
         model, _ = _fit(job, len(line), None, best)
     final = Recommender(architecture.model_copy(update={"mix": mix}))

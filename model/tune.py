@@ -21,6 +21,9 @@ from model.replay import Step, Timeline, steps
 
 ONLINE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 POPULAR = (0.03, 0.1, 0.3)
+NEURAL = (0.25, 0.5, 1.0)
+TEXT = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Weights of the trained vectors, and of the texts' similarity, which is a cosine; tried together."""
 REFRESH = 1000
 K = 10
 
@@ -87,29 +90,45 @@ def scored(engine: Engine, h: Histories, profiles: list[NDArray[np.float32]]) ->
     return engine.encode(h, profiles).vectors.cpu().numpy() @ engine.item_vectors.T
 
 
-def fit_mix(engine: Engine, valid: Validation) -> tuple[Mix, dict[str, float]]:
-    """The weights with the best NDCG@10 on the held-out events (the neural weight stays), and what they
-    reach.
+def fit_mix(engine: Engine, blended: Engine, valid: Validation) -> tuple[Mix, dict[str, float]]:
+    """The weights with the best NDCG@10 on the held-out events, and what they reach.
+
+    engine: of the trained vectors; blended: the same with texts beside them at weight 1. First the counts are
+    weighed beside the trained vectors, then trained vectors and texts beside the counts.
     """
-    options = [engine.mix.model_copy(update={"online": o, "popular": p}) for o in ONLINE for p in POPULAR]
+    best, ranks = engine.mix, _ranks([engine.mix.model_copy(update={"online": 0.0})], engine, blended, valid)[0]
+    alone = ranks
+    for grid in (
+        [{"online": o, "popular": p} for o in ONLINE for p in POPULAR],
+        [{"neural": n, "text": t / n} for n in NEURAL for t in TEXT],
+    ):
+        options = [best.model_copy(update=change) for change in grid]
+        found = _ranks(options, engine, blended, valid)
+        top = int(np.argmax([gains(r, K).mean() for r in found]))
+        if gains(found[top], K).mean() > gains(ranks, K).mean():
+            best, ranks = options[top], found[top]
+    figures = {
+        "hr@10": float(hits(ranks, K).mean()),
+        "ndcg@10": float(gains(ranks, K).mean()),
+        "neural_hr@10": float(hits(alone, K).mean()),
+        "neural_ndcg@10": float(gains(alone, K).mean()),
+        "events": len(alone),
+    }
+    return best, figures
+
+
+def _ranks(options: list[Mix], engine: Engine, blended: Engine, valid: Validation) -> list[NDArray[np.float64]]:
+    """The targets' ranks under each option."""
     ranks: list[list[NDArray[np.float64]]] = [[] for _ in options]
     passed = 0
     for h, online, profiles in zip(valid.histories, valid.online, valid.profiles(engine), strict=True):
         neural, allowed = scored(engine, h, profiles), engine.allowed(h)
+        text = scored(blended, h, profiles) - neural
         related = online.related(engine.window_rows(h)[1])
         popularity = np.broadcast_to(online.popularity, related.shape)
         targets = valid.targets[passed : passed + len(h)]
         passed += len(h)
         for found, mix in zip(ranks, options, strict=True):
-            found.append(middle_ranks(combined(neural, related, popularity, mix), targets, allowed))
-    joined = [np.concatenate(r) for r in ranks]
-    best = int(np.argmax([gains(r, K).mean() for r in joined]))
-    alone = joined[0]  # the first options have no counts in them
-    figures = {
-        "hr@10": float(hits(joined[best], K).mean()),
-        "ndcg@10": float(gains(joined[best], K).mean()),
-        "neural_hr@10": float(hits(alone, K).mean()),
-        "neural_ndcg@10": float(gains(alone, K).mean()),
-        "events": len(alone),
-    }
-    return options[best], figures
+            scores = combined(neural + mix.text * text, related, popularity, mix)
+            found.append(middle_ranks(scores, targets, allowed))
+    return [np.concatenate(found) for found in ranks]
