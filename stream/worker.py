@@ -18,7 +18,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
 from stream.kafka.clients import consumer
-from stream.kafka.topics import check_inputs, create, partitions, state_specs, topic_partitions
+from stream.kafka.topics import create, partitions, state_specs, topic_partitions
+from stream.preflight import check, ready_to_start
 from stream.replay import begin_at
 from stream.settings import Settings
 from stream.status import StatusServer
@@ -51,9 +52,9 @@ async def work(settings: Settings, run: Run, on_pipeline: Callable[[Pipeline], N
     """Run a worker until it is told to stop, fails, or has caught up. Returns the exit code.
 
     Raises:
-        BrokerUnavailable, TopicError: before anything is started.
+        BrokerUnavailable, TopicError, StateError: before anything is started.
     """
-    partition_count = await check(settings)
+    partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
     pipeline = Pipeline(settings, partition_count, run.silent_until)
@@ -91,19 +92,6 @@ async def work(settings: Settings, run: Run, on_pipeline: Callable[[Pipeline], N
     if not (drained and closed):
         _leave(code)
     return code
-
-
-async def check(settings: Settings) -> int:
-    """The partition count of this deployment. Raises BrokerUnavailable or TopicError, naming the remedy."""
-    topics, state = settings.topics, settings.state.name
-    alike = [
-        topics.windows(state),
-        topics.trends(state),
-        topics.recommendations,
-        topics.dead_letters,
-        *([topics.shadow] if settings.recommend.shadow else []),
-    ]
-    return await check_inputs(settings.kafka, settings.input.topics.values(), alike, [topics.catalog, topics.release])
 
 
 async def backfill(settings: Settings, since_ms: int | None, serve: bool, status_port: int | None) -> int:

@@ -64,6 +64,10 @@ class TopicsConfig(BaseModel):
         """The changelog of the trends of one state version; every worker reads all of it."""
         return self.named(f"{state}-trends-changelog")
 
+    def origin(self, state: str) -> str:
+        """Where one state version came from: a record, written when it begins."""
+        return self.named(f"{state}-origin")
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -95,11 +99,12 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
 
 
 def state_specs(config: TopicsConfig, state: str) -> list[TopicSpec]:
-    """The changelogs of one state version."""
+    """The topics of one state version: its changelogs, and its origin."""
     compacted = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
     return [
         TopicSpec(config.windows(state), config.partitions, compacted),
         TopicSpec(config.trends(state), config.partitions, compacted),
+        TopicSpec(config.origin(state), 1, compacted),
     ]
 
 
