@@ -96,10 +96,16 @@ class Tab:
         """A real mouse click on the middle of the first element that matches."""
         found = f"document.querySelector({json.dumps(selector)})"
         await self.until(found + " !== null", 10)
-        x, y = await self.js(
+        where = (
             f"(() => {{ const e = {found}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
             " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()"
         )
+        # A list that has just changed still moves its rows: a click goes to where one has come to rest.
+        before, at = None, await self.js(where)
+        while at != before:
+            await asyncio.sleep(0.1)
+            before, at = at, await self.js(where)
+        x, y = at
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
