@@ -155,6 +155,7 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
         task.result()
     else:
         task.cancel()
+        task.add_done_callback(lambda left: left.cancelled() or left.exception())  # or asyncio tells of it at length
     return bool(done)
 
 
