@@ -50,20 +50,32 @@ async def send_raw_to(settings: Settings, topic: str, partition: int, records: I
 
 async def records(settings: Settings, topic: str) -> list[Any]:
     """Every committed record of a topic, in the order of each partition."""
+    tps = await topics.topic_partitions(settings.kafka, [topic])
+    ends = await _log_ends(settings, tps)
     consumer = AIOKafkaConsumer(**settings.kafka.consumer())
     await consumer.start()
     out: list[Any] = []
     try:
-        tps = await topics.topic_partitions(settings.kafka, [topic])
         consumer.assign(tps)
         await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 out.extend(batch)
     finally:
         await consumer.stop()
     return out
+
+
+async def _log_ends(settings: Settings, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Where the logs end. To readers of committed records they end earlier for a moment: a transaction that its
+    producer has seen committed is there only when its markers are.
+    """
+    consumer = AIOKafkaConsumer(**settings.kafka.consumer() | {"isolation_level": "read_uncommitted"})
+    await consumer.start()
+    try:
+        return await consumer.end_offsets(tps)
+    finally:
+        await consumer.stop()
 
 
 async def committed(settings: Settings) -> dict[TopicPartition, int | None]:
