@@ -23,6 +23,7 @@ from model.encoder import TextEncoder
 from stream.ingest import Ingest
 from stream.kafka.changelog import Changelog
 from stream.kafka.follow import Follower
+from stream.kafka.tables import raw_topic
 from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
 from stream.monitor import Monitor
 from stream.recommend import Recommender
@@ -216,15 +217,7 @@ def faust_app(
         web_enabled=False,
     )
     app.kafka, app.keeper = kafka, keeper
-    channel = app.topic(
-        *settings.input.topics.values(),
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-        acks=False,
-        allow_empty=True,
-    )
+    channel = raw_topic(app, *settings.input.topics.values())
 
     async def ingest(stream: Any) -> None:
         # Faust restarts an agent that raises, and goes on past the batch: it must stop the process instead.

@@ -234,16 +234,6 @@ class Columns:
         at = np.arange(count - length, count) % pool.capacity
         return {name: column[self.slot[row], at] for name, column in pool.columns.items()}
 
-    def write(self, row: int, values: dict[str, np.ndarray]) -> None:
-        """Replace one row's interactions by at most H, oldest first."""
-        length = len(values["item"])
-        self.count[row] = 0
-        self.make_room(np.array([row]), np.array([length]))
-        pool = self.rings[self.ring[row]]
-        for name, column in pool.columns.items():
-            column[self.slot[row], :length] = values[name]
-        self.count[row] = length
-
     def before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int) -> np.ndarray:
         """u64[n, steps]: the items at the `steps` ordinals before each given one, nearest first; 0 = none."""
         out = np.zeros((len(rows), steps), np.uint64)

@@ -1,29 +1,24 @@
 """Every error that eddyline raises on purpose: what went wrong, and what to do about it.
 
-The tree (each class says what a caller does: skip the item, retry later, or stop)::
+The tree::
 
-    EddylineError                stop    exit 1
-    ├── ConfigError              stop    exit 3   a setting is missing, unknown or contradicts another
-    ├── BrokerError              -       exit 4   anything about reaching Kafka
-    │   ├── BrokerUnavailable    retry            no broker answers at the address, or it stopped answering
-    │   ├── BrokerStartError     stop             the local broker cannot be started on this machine
-    │   └── TopicError           stop             a topic is missing, or not shaped as the pipeline needs it
-    ├── StateError               stop    exit 5   stored state is not of these topics, or cannot be read
-    ├── EventError               skip    exit 6   one message cannot be read: it goes to the dead letters
-    ├── DataError                stop    exit 6   a data set or file is absent, or not in the stated format
-    └── ModelError               stop    exit 6   a model folder or release is absent, corrupt or does not fit
+    EddylineError                exit 1
+    ├── ConfigError              exit 3   a setting is missing, unknown or contradicts another
+    ├── BrokerError              exit 4   anything about reaching Kafka
+    │   ├── BrokerUnavailable             no broker answers at the address, or it stopped answering
+    │   ├── BrokerStartError              the local broker cannot be started on this machine
+    │   └── TopicError                    a topic is missing, or not shaped as the pipeline needs it
+    ├── StateError               exit 5   stored state is not of these topics, or cannot be read
+    └── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
 
 Exit codes of the `eddyline` command: 0 done, 1 failed otherwise, 2 wrong usage (unknown flag or command),
 3 configuration, 4 broker, 5 state, 6 data or model.
 
-Nothing is handled here: `stream.console` prints an error and turns it into an exit code; agents decide by
-`advice`. `model` and `index` raise errors of their own, as they know nothing of Kafka; the console maps them
-to exit 6.
+Nothing is handled here: `stream.console` prints an error and turns it into an exit code. `model` and
+`index` raise errors of their own, as they know nothing of Kafka; the console maps them to exit 6.
 """
 
-from typing import ClassVar, Literal
-
-Advice = Literal["skip", "retry", "stop"]
+from typing import ClassVar
 
 
 class EddylineError(Exception):
@@ -34,7 +29,6 @@ class EddylineError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-    advice: ClassVar[Advice] = "stop"
 
     def __init__(self, message: str, remedy: str) -> None:
         super().__init__(message, remedy)
@@ -58,9 +52,7 @@ class BrokerError(EddylineError):
 
 
 class BrokerUnavailable(BrokerError):
-    """No broker answers at the address, or it stopped answering. Retry: brokers restart."""
-
-    advice = "retry"
+    """No broker answers at the address, or it stopped answering. Brokers restart: it may heal."""
 
 
 class BrokerStartError(BrokerError):
@@ -75,19 +67,6 @@ class StateError(EddylineError):
     """Stored state is not of these topics, or cannot be read. Stop: never take new events for seen ones."""
 
     exit_code = 5
-
-
-class EventError(EddylineError):
-    """One message cannot be read as an event. Skip: its bytes go to the dead letters with this message."""
-
-    exit_code = 6
-    advice = "skip"
-
-
-class DataError(EddylineError):
-    """A data set or file is absent, or not in the stated format. Stop."""
-
-    exit_code = 6
 
 
 class ModelError(EddylineError):

@@ -25,6 +25,7 @@ JSON_TYPES = frozenset({b"application/json", b"application/cloudevents+json", b"
 MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack"})
 HASHES_KEPT = 1_000_000
 """Item hashes remembered by a decoder: beyond them, ids are more likely noise than a catalogue."""
+LONGEST_ID = 1024
 _UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
@@ -278,7 +279,7 @@ def _only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
 
 def _are_identifiers(names: set[Any]) -> bool:
     """Whether `_identifier` accepts all of these as they are. Raises TypeError where one is a number."""
-    return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= 1024
+    return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
 
 
 def _identifier(value: str | int, field: str) -> str:
@@ -287,8 +288,8 @@ def _identifier(value: str | int, field: str) -> str:
         raise ValueError(f"empty {field} - at `$.{field}`")
     if "\0" in text:
         raise ValueError(f"NUL byte in {field} - at `$.{field}`")
-    if len(text) > 1024:
-        raise ValueError(f"{field} is longer than 1024 characters - at `$.{field}`")
+    if len(text) > LONGEST_ID:
+        raise ValueError(f"{field} is longer than {LONGEST_ID} characters - at `$.{field}`")
     return text
 
 

@@ -21,7 +21,6 @@ class Monitor:
         self.events = 0
         self.dead_letters = 0
         self.lists = 0
-        self.shadow_lists = 0
         self.releases = 0
         self.profiles = 0
         self.offsets: dict[TP, int] = {}

@@ -48,7 +48,7 @@ class Origin:
         Raises:
             StateError: the state is of another cluster, of topics that were made anew, or of other partitions.
         """
-        remedy = f"build a new state from these topics: eddyline backfill --as NAME (state {state} stays as it is)"
+        remedy = rebuild(state)
         if self.cluster and stored.cluster and self.cluster != stored.cluster:
             raise StateError(
                 f"state {state} was kept beside cluster {stored.cluster}, and this is cluster {self.cluster}", remedy
@@ -69,3 +69,8 @@ class Origin:
                 )
         kept = {topic: before for topic, before in stored.topics.items() if not self.topics.get(topic)}
         return Origin(self.cluster or stored.cluster, self.topics | kept, self.partitions)
+
+
+def rebuild(state: str) -> str:
+    """What to do where a state is not of the topics that are there."""
+    return f"build a new state from these topics: eddyline backfill --as NAME (state {state} stays as it is)"

@@ -14,9 +14,10 @@ from aiokafka.errors import KafkaError
 
 from stream.errors import StateError
 from stream.kafka.clients import admin, consumer, producer
+from stream.kafka.follow import newest
 from stream.kafka.identity import identity
 from stream.kafka.topics import check_inputs
-from stream.origin import Origin
+from stream.origin import Origin, rebuild
 from stream.settings import Settings
 
 
@@ -29,12 +30,13 @@ async def ready_to_start(settings: Settings) -> int:
     count = await check(settings)
     await _refuse_lost_records(settings)
     now = Origin.of(await identity(settings.kafka, settings.input.topics.values()), count)
-    topic = TopicPartition(settings.topics.origin(settings.state.name), 0)
-    stored = await _last(settings, topic)
+    topic = settings.topics.origin(settings.state.name)
+    record = await newest(settings.kafka, topic)
+    stored = record.value if record is not None else None
     origin = now.after(Origin.unpack(stored), settings.state.name) if stored else now
     if origin.pack() != stored:
         async with producer(settings.kafka) as client:
-            await client.send_and_wait(topic.topic, origin.pack(), b"origin", partition=0)
+            await client.send_and_wait(topic, origin.pack(), b"origin", partition=0)
     return count
 
 
@@ -71,7 +73,7 @@ async def _refuse_lost_records(settings: Settings) -> None:
             raise StateError(
                 f"{tp.topic}, partition {tp.partition}, ends at offset {end}, and state {state} has read up to "
                 f"{committed[tp]}: records were lost, or the topic was put back from a copy",
-                f"build a new state from these topics: eddyline backfill --as NAME (state {state} stays as it is)",
+                rebuild(state),
             )
 
 
@@ -86,15 +88,3 @@ async def _offsets(settings: Settings) -> dict[TopicPartition, Any]:
                 if not error.retriable or time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
-
-
-async def _last(settings: Settings, tp: TopicPartition) -> bytes | None:
-    """The newest record of a short topic."""
-    async with consumer(settings.kafka) as client:
-        client.assign([tp])
-        await client.seek_to_beginning(tp)
-        end, value = (await client.end_offsets([tp]))[tp], None
-        while await client.position(tp) < end:
-            for records in (await client.getmany(timeout_ms=200)).values():
-                value = records[-1].value
-        return value

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from stream.errors import ModelError
-from stream.kafka.clients import KafkaConfig, consumer, producer
+from stream.kafka.clients import KafkaConfig, producer
+from stream.kafka.follow import newest
 from stream.kafka.topics import topic_partitions
 
 NAME = "default"
@@ -61,17 +62,8 @@ def checked(release: Release) -> Path:
 
 async def current(kafka: KafkaConfig, topic: str) -> Release | None:
     """The release that stands in the topic, or None."""
-    tps = await topic_partitions(kafka, [topic])
-    async with consumer(kafka) as client:
-        client.assign(tps)
-        ends = await client.end_offsets(tps)
-        last: Any = None
-        for tp, end in ends.items():
-            await client.seek_to_beginning(tp)
-            while await client.position(tp) < end:
-                for records in (await client.getmany(tp, timeout_ms=500)).values():
-                    last = records[-1]
-        return msgspec.json.decode(last.value, type=Release) if last is not None and last.value else None
+    last = await newest(kafka, topic)
+    return msgspec.json.decode(last.value, type=Release) if last is not None and last.value else None
 
 
 async def announce(kafka: KafkaConfig, topic: str, folder: Path, model: str, metrics: dict[str, Any]) -> Release:

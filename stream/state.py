@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,6 @@ class State:
         self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
         self._abandoned = False
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
-        self.last_flush = 0.0
         self._changelog = changelog
         self._windows_topic = windows_topic
         self._trends_topic = trends_topic
@@ -92,7 +90,6 @@ class State:
             self.abandon()
             raise
         self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
-        self.last_flush = time.monotonic()
         return self.owned & set(partitions)
 
     async def settle(self) -> None:

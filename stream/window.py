@@ -138,7 +138,8 @@ def _merge(
     positions = np.flatnonzero(kept >= n_held)
     oldest = max(0, len(kept) - columns.history)
     columns.remember(np.full(oldest, row), both["item"][kept[:oldest]])
-    columns.write(row, {name: column[kept[oldest:]] for name, column in both.items()})
+    stays = kept[oldest:]
+    columns.put(np.array([row]), np.array([len(stays)]), {name: column[stays] for name, column in both.items()})
     items = both["item"][kept]
     inside = positions[positions >= oldest]
     before = np.zeros((len(inside), PAIR_STEPS), np.uint64)

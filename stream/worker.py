@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,7 +48,7 @@ class Run:
     stop_when_caught_up: bool = False
 
 
-async def work(settings: Settings, run: Run, on_pipeline: Callable[[Pipeline], None] | None = None) -> int:
+async def work(settings: Settings, run: Run) -> int:
     """Run a worker until it is told to stop, fails, or has caught up. Returns the exit code.
 
     Raises:
@@ -58,8 +58,6 @@ async def work(settings: Settings, run: Run, on_pipeline: Callable[[Pipeline], N
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
     pipeline = Pipeline(settings, partition_count, run.silent_until)
-    if on_pipeline is not None:
-        on_pipeline(pipeline)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -140,7 +138,8 @@ async def _after_last_record(client: AIOKafkaConsumer, tp: TopicPartition, first
 def calm_collector() -> None:
     """Make Python look for cycles less often, and never again among what is there now.
 
-    Every fetched record is an object, and by default a collection follows every 700: a third of a worker's time.
+    Every fetched record is an object, and by default a collection follows every 700: a fifth of a worker's time or
+    more, in `make bench NAME=ingest`.
     """
     gc.collect()
     gc.freeze()

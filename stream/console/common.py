@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -47,6 +49,32 @@ def quiet() -> None:
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
 
 
+class Seldom(logging.Filter):
+    """Lets one of equal messages of a library through in ten seconds, and the next one tells how many were left out:
+    a client that cannot reach its broker says so hundreds of times.
+    """
+
+    EVERY_S = 10.0
+
+    def __init__(self, library: str, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(library)
+        self._now = now
+        self._told: dict[tuple[str, str], float] = {}
+        self._left_out: Counter[tuple[str, str]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not super().filter(record):  # not of this library
+            return True
+        key, now = (record.name, str(record.msg)), self._now()
+        if key in self._told and now - self._told[key] < self.EVERY_S:
+            self._left_out[key] += 1
+            return False
+        self._told[key] = now
+        if left_out := self._left_out.pop(key, 0):
+            record.msg, record.args = f"{record.getMessage()} (and {left_out} times before)", None
+        return True
+
+
 def logs(verbose: bool = False) -> None:
     """Log lines on stderr: eddyline's own from INFO, its libraries' from WARNING."""
     logging.basicConfig(
@@ -56,6 +84,9 @@ def logs(verbose: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     for name in ("faust", "mode", "aiokafka") if verbose else ():
         logging.getLogger(name).setLevel(logging.INFO)
+    if not verbose:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(Seldom("aiokafka"))
 
 
 @contextmanager

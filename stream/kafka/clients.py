@@ -7,6 +7,7 @@ opens producers, consumers and admin clients; it is not where topics are describ
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -145,19 +146,34 @@ Client = TypeVar("Client", AIOKafkaAdminClient, AIOKafkaConsumer, AIOKafkaProduc
 
 @asynccontextmanager
 async def _opened(client: Client, config: KafkaConfig) -> AsyncIterator[Client]:
-    stop = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
     try:
         await client.start()
     except (KafkaConnectionError, OSError) as error:
-        await stop()
+        await stop(client)
         raise unavailable(config, error) from error
     except KafkaError:
-        await stop()
+        await stop(client)
         raise
     try:
         yield client
     finally:
-        await stop()
+        await stop(client)
+
+
+async def stop(client: AIOKafkaAdminClient | AIOKafkaConsumer | AIOKafkaProducer) -> None:
+    """Stop a client, and with the broker away too.
+
+    aiokafka's consumer cancels the fetches under way, and where one waits to try again takes its cancellation for one
+    of its own: its connections would stay open, and whoever stops it would be cancelled.
+    """
+    try:
+        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+    except asyncio.CancelledError:
+        if isinstance(client, AIOKafkaConsumer):
+            await client._client.close()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
 
 
 def admin(config: KafkaConfig) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:

@@ -12,9 +12,28 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream.kafka.clients import KafkaConfig
+from stream.kafka.clients import KafkaConfig, consumer, stop
+from stream.kafka.topics import topic_partitions
 
 Records = Sequence[Any]
+
+
+async def newest(kafka: KafkaConfig, topic: str) -> Any | None:
+    """The newest record of a short topic of one partition, as of now; None where it is empty.
+
+    Raises:
+        TopicError: the topic is missing.
+    """
+    (tp,) = await topic_partitions(kafka, [topic])
+    record: Any = None
+    async with consumer(kafka) as client:
+        client.assign([tp])
+        await client.seek_to_beginning(tp)
+        end = (await client.end_offsets([tp]))[tp]
+        while await client.position(tp) < end:
+            for records in (await client.getmany(tp, timeout_ms=200)).values():
+                record = records[-1]
+    return record
 
 
 class Follower:
@@ -40,37 +59,37 @@ class Follower:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        consumer = AIOKafkaConsumer(**self._kafka.consumer())
-        await consumer.start()
+        client = AIOKafkaConsumer(**self._kafka.consumer())
+        await client.start()
         try:
             ends: dict[TopicPartition, int] = {}
             while True:
                 if self._changed.is_set():
                     self._changed.clear()
-                    ends = await self._assign(consumer)
+                    ends = await self._assign(client)
                 if not self._wanted:
                     self.caught_up.set()
                     await self._changed.wait()
                     continue
-                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                for tp, records in (await client.getmany(timeout_ms=200)).items():
                     if tp in self._wanted:
                         self._on_records(tp, records)
                 if ends:
                     # A position, not a record: the log may end with a transaction's marker.
-                    ends = {tp: end for tp, end in ends.items() if await consumer.position(tp) < end}
+                    ends = {tp: end for tp, end in ends.items() if await client.position(tp) < end}
                 if not ends and not self._changed.is_set():
                     self.caught_up.set()
         finally:
-            await consumer.stop()
+            await stop(client)
 
-    async def _assign(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
-        before = consumer.assignment()
-        positions = {tp: await consumer.position(tp) for tp in before & self._wanted}
-        consumer.assign(list(self._wanted))
+    async def _assign(self, client: AIOKafkaConsumer) -> dict[TopicPartition, int]:
+        before = client.assignment()
+        positions = {tp: await client.position(tp) for tp in before & self._wanted}
+        client.assign(list(self._wanted))
         for tp in self._wanted:
             if tp in positions:
-                consumer.seek(tp, positions[tp])
+                client.seek(tp, positions[tp])
         if fresh := [tp for tp in self._wanted if tp not in positions]:
-            await consumer.seek_to_beginning(*fresh)
-            return await consumer.end_offsets(fresh)
+            await client.seek_to_beginning(*fresh)
+            return await client.end_offsets(fresh)
         return {}

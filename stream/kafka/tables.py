@@ -31,19 +31,24 @@ def restored(app: AppT, name: str, changelog: str, put: Put) -> None:
         value_type=bytes,
         # Counted in batches, and never 1: Faust would then keep feeding the live table.
         recovery_buffer_size=2,
-        changelog_topic=app.topic(
-            changelog,
-            key_type=bytes,
-            value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
-            acks=False,
-            internal=False,
-            allow_empty=True,
-        ),
+        changelog_topic=raw_topic(app, changelog),
     )
     table.put = put
     app.tables.add(table)
+
+
+def raw_topic(app: AppT, *names: str) -> Any:
+    """Topics whose records reach us as bytes, and which Faust neither creates nor acknowledges."""
+    return app.topic(
+        *names,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        acks=False,
+        internal=False,
+        allow_empty=True,
+    )
 
 
 class _Restored(faust.Table):

@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.errors import StateError
-from stream.kafka.clients import KafkaConfig
+from stream.kafka.clients import KafkaConfig, stop
 from stream.kafka.tables import SERVICES, Put, restored
 
 FETCH_WAIT_S = 0.2
@@ -70,6 +70,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         return AIOKafkaConsumer(
             **app.kafka.member(), group_id=app.conf.id, partition_assignment_strategy=[self._assignor]
         )
+
+    async def on_thread_stop(self) -> None:
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await stop(self._consumer)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False where the group has moved on: the new owner reads those events again, and its rows skip them.

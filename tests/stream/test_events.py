@@ -18,7 +18,6 @@ from stream.events import Decoder, Events, InputConfig, Unreadable
 
 T0 = 1_700_000_000_000
 JSON = [("content-type", b"application/json")]
-TRACED = [("traceparent", b"00-1")]
 MSGPACK = [("content-type", b"application/msgpack")]
 
 
