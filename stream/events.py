@@ -8,7 +8,7 @@ stop the good ones around it. This module does not know what becomes of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -68,7 +68,7 @@ class InputConfig(BaseModel):
         return float(weight_table(self.weights)[ACTION_CODE[action]])
 
 
-class Event(msgspec.Struct):
+class Event(msgspec.Struct, gc=False):
     """One message on an input topic. `ts` is in the configured unit, or ISO 8601; absent, it is the record's."""
 
     user: str | int
@@ -152,34 +152,41 @@ class Decoder:
             found = list(map(self._json.decode, values))
             users: list[Any] = [event.user for event in found]
             items: list[Any] = [event.item for event in found]
-            if [record.key for record in records] != [user.encode() for user in users]:
+            if [record.key for record in records] != list(map(str.encode, users)):
                 return None
-            names = {*users, *items}
-            if not _are_identifiers(names) or max(map(len, values)) > self._largest:
+            if not _are_identifiers(users) or max(map(len, values)) > self._largest:
                 return None
-            times = self._times([event.ts for event in found], [record.timestamp for record in records])
+            hashes = self._hashed(items)
+            times = self._times([event.ts for event in found], records)
         except (ValueError, RecursionError, OverflowError, TypeError, AttributeError):
             return None
-        if times is None:
+        if hashes is None or times is None:
             return None
-        hashes = self._hashes
-        for item in names.intersection(items).difference(hashes):
-            hashes[item] = item_hash(item)
-        offsets = [record.offset for record in records]
-        return self._events(users, [hashes[item] for item in items], times, offsets, {})
+        return self._events(users, hashes, times, _offsets(records), {})
 
-    def _times(self, stamps: list[Any], record_stamps: list[int]) -> np.ndarray | None:
+    def _hashed(self, items: list[Any]) -> list[int] | None:
+        """The hash of each item; None where one is no identifier. Raises TypeError where one is a number."""
+        known = self._hashes
+        try:
+            return [known[item] for item in items]
+        except KeyError:
+            new = set(items).difference(known)
+            if not _are_identifiers(new):
+                return None
+            known.update((item, item_hash(item)) for item in new)
+            return [known[item] for item in items]
+
+    def _times(self, stamps: list[Any], records: Sequence[Record]) -> np.ndarray | None:
         """`_time` of many at once; None where one of them is not whole, absent, or out of bounds."""
-        records = np.array(record_stamps, np.int64)
-        kinds = set(map(type, stamps))
-        if kinds == {type(None)}:
-            return records if (records > 0).all() else None
-        if kinds != {int}:
+        records_ms = np.array([record.timestamp for record in records], np.int64)
+        if stamps[0] is None:
+            return records_ms if stamps.count(None) == len(stamps) and (records_ms > 0).all() else None
+        times = np.array(stamps)
+        if times.dtype != np.int64:
             return None
-        times = np.array(stamps, np.int64)
         if self._to_ms != 1.0:
             times = (times * self._to_ms).astype(np.int64)
-        return times if (times > 0).all() and (times <= records + self._skew).all() else None
+        return times if (times > 0).all() and (times <= records_ms + self._skew).all() else None
 
     def _one_by_one(self, records: Iterable[Record]) -> tuple[Events, list[Unreadable]]:
         users: list[str] = []
@@ -216,7 +223,7 @@ class Decoder:
         users: list[str],
         items: list[int],
         times: list[int] | np.ndarray,
-        offsets: list[int],
+        offsets: list[int] | np.ndarray,
         traces: dict[int, bytes],
     ) -> Events:
         n = len(users)
@@ -226,7 +233,7 @@ class Decoder:
             np.full(n, self._action, np.uint8),
             np.asarray(times, np.int64),
             np.full(n, self._weight, np.float32),
-            np.array(offsets, np.int64),
+            np.asarray(offsets, np.int64),
             traces,
         )
 
@@ -277,7 +284,15 @@ def _only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
     return (kind is None or kind in JSON_TYPES) and header(headers, "traceparent") is None
 
 
-def _are_identifiers(names: set[Any]) -> bool:
+def _offsets(records: Sequence[Record]) -> np.ndarray:
+    """Offsets ascend: where the last is as far from the first as there are records, none is missing."""
+    first, n = records[0].offset, len(records)
+    if records[-1].offset == first + n - 1:
+        return np.arange(first, first + n)
+    return np.array([record.offset for record in records], np.int64)
+
+
+def _are_identifiers(names: Collection[Any]) -> bool:
     """Whether `_identifier` accepts all of these as they are. Raises TypeError where one is a number."""
     return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence, Set
 from time import monotonic
 from typing import Any, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
 from aiokafka.structs import OffsetAndMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.manager import TableManager
@@ -29,6 +29,7 @@ from faust.types import TP
 
 from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig, stop
+from stream.kafka.fetch import fetched
 from stream.kafka.tables import SERVICES, Put, restored
 
 FETCH_WAIT_S = 0.2
@@ -75,6 +76,16 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
         if self._consumer is not None:
             await stop(self._consumer)
+
+    async def _fetch_records(
+        self, consumer: AIOKafkaConsumer, active_partitions: Set[TP], timeout: float | None = None, max_records: Any = None
+    ) -> Any:
+        if not self.consumer.flow_active:
+            return {}
+        if consumer._closed:
+            raise ConsumerStoppedError
+        with consumer._subscription.fetch_context():
+            return await fetched(consumer._fetcher, active_partitions, timeout or 0)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False where the group has moved on: the new owner reads those events again, and its rows skip them.
@@ -134,11 +145,8 @@ class BatchConsumer(driver.Consumer):
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return
             if batch:
-                message: Any = self._to_message(tp, batch[-1])
-                message.key, message.value = None, batch
-                if tp.topic in changelogs:
-                    message.offset = max(message.offset, self._read_to(tp))
-                yield tp, message
+                end = max(batch[-1].offset, self._read_to(tp) if tp.topic in changelogs else 0)
+                yield tp, self._batch_message(tp, batch, end)
         if self.app.in_recovery:
             for message in self._markers(changelogs, active, set(records)):
                 yield message.tp, message
@@ -154,10 +162,13 @@ class BatchConsumer(driver.Consumer):
                 continue
             end = self._read_to(tp)
             if end > (self._read_offset[tp] or -1):
-                record = _Nothing(tp.topic, tp.partition, end)
-                message: Any = self._to_message(tp, record)
-                message.value = []
-                yield message
+                yield self._batch_message(tp, [], end)
+
+    def _batch_message(self, tp: TP, records: Sequence[Any], end: int) -> Any:
+        """One Faust message for records of a partition; its offset is `end`."""
+        message: Any = self._to_message(tp, _Batch(tp.topic, tp.partition, end))
+        message.value = records
+        return message
 
     def _read_to(self, tp: TP) -> int:
         """The offset before the fetch position, or -1."""
@@ -269,8 +280,8 @@ def check_together(assigned: set[TP], changelogs: set[str]) -> None:
         )
 
 
-class _Nothing:
-    """What `_to_message` reads of a record, where there is none."""
+class _Batch:
+    """What `_to_message` reads of a record, for many."""
 
     timestamp: int | None = None
     timestamp_type = 0
