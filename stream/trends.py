@@ -101,10 +101,11 @@ class PartitionTrends:
         if self._pending:
             a, b, bucket = (np.concatenate(column) for column in zip(*self._pending, strict=True))
             self._pending.clear()
-            for when in np.unique(bucket).tolist():
+            only = int(bucket[0]) if (bucket == bucket[0]).all() else None
+            for when in [only] if only is not None else np.unique(bucket).tolist():
                 if self._keeps(when):
-                    here = bucket == when
-                    rows |= self._added(when, summed(a[here], b[here], np.ones(int(here.sum()), np.uint32)))
+                    here = slice(None) if only is not None else bucket == when
+                    rows |= self._added(when, summed(a[here], b[here]))
         return rows
 
     def crowded(self) -> list[Run]:
@@ -211,22 +212,33 @@ def merged(parts: Sequence[Pairs]) -> Pairs:
     return summed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def summed(a: np.ndarray, b: np.ndarray, count: np.ndarray) -> Pairs:
-    """Distinct pairs with their counts added up. Sorted by one mixed word, which is far cheaper than by two."""
-    mixed = a * np.uint64(0x9E3779B97F4A7C15) ^ b * np.uint64(0xC2B2AE3D27D4EB4F)
-    order = np.argsort(mixed)
-    pairs = _run_sums(a[order], b[order], count[order])
-    again = mixed[order]
-    if np.count_nonzero(again[1:] != again[:-1]) + 1 == len(pairs.a):
-        return pairs
-    # Two pairs share a mixed word, so equal pairs may lie apart.
-    order = np.lexsort((b, a))
-    return _run_sums(a[order], b[order], count[order])
+def summed(a: np.ndarray, b: np.ndarray, count: np.ndarray | None = None) -> Pairs:
+    """Distinct pairs with their counts added up; without counts, each pair is one.
 
-
-def _run_sums(a: np.ndarray, b: np.ndarray, count: np.ndarray) -> Pairs:
-    starts = np.flatnonzero(np.r_[True, (a[1:] != a[:-1]) | (b[1:] != b[:-1])])
-    return Pairs(a[starts], b[starts], np.add.reduceat(count, starts, dtype=np.uint32))
+    Sorted by one mixed word, which is far cheaper than by two, and whose lowest bits give way to the place it came
+    from: words sort three times as fast as places do by them.
+    """
+    if not len(a):
+        return Pairs(a, b, np.zeros(0, np.uint32))
+    places = np.uint64((1 << max(len(a) - 1, 1).bit_length()) - 1)
+    words = a * np.uint64(0x9E3779B97F4A7C15) ^ b * np.uint64(0xC2B2AE3D27D4EB4F)
+    words = np.sort(words & ~places | np.arange(len(a), dtype=np.uint64))
+    order = (words & places).astype(np.int64)
+    words &= ~places
+    a, b = a[order], b[order]
+    differ = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
+    if (clash := differ & (words[1:] == words[:-1])).any():
+        # Pairs that share a word may lie in and out: these few are sorted by themselves.
+        at = np.flatnonzero(np.isin(words, words[1:][clash]))
+        again = at[np.lexsort((b[at], a[at], words[at]))]
+        a[at], b[at], order[at] = a[again], b[again], order[again]
+        differ = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
+    starts = np.flatnonzero(np.r_[True, differ])
+    if count is None:
+        sums = np.diff(starts, append=len(a)).astype(np.uint32)
+    else:
+        sums = np.add.reduceat(count[order], starts, dtype=np.uint32)
+    return Pairs(a[starts], b[starts], sums)
 
 
 def _tier(size: int) -> int:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of
-from stream.columns import Columns, rank_in_run
+from stream.columns import Columns, by_group, rank_in_run, runs
 from stream.events import Events
 
 ROUND = 64
@@ -40,45 +41,53 @@ class Applied:
 def apply(columns: Columns, partition: int, topic: int, events: Events) -> Applied:
     """Apply the events of one topic (its index in `columns.topics`) and partition."""
     rows = columns.rows(partition, events.users)
-    touched, last = _touched(rows)
-    new = np.flatnonzero(events.offsets > columns.applied[rows, topic])
-    # Offsets ascend, so the last assignment to a row is its greatest.
-    columns.applied[rows[new], topic] = events.offsets[new]
-    columns.dirty[rows[new]] = True
+    order = by_group(rows)  # events of a row together, as they came
+    starts, lengths = runs(rows[order])
+    distinct, first, last = rows[order[starts]], order[starts], order[starts + lengths - 1]
+    before = columns.applied[distinct, topic]
+    after = events.offsets[last]
+    moved = distinct[after > before]
+    columns.applied[moved, topic] = after[after > before]
+    columns.dirty[moved] = True
+    touched = np.argsort(first)
 
-    order = new[np.lexsort((events.items[new], events.actions[new], events.times[new], rows[new]))]
-    order = order[_distinct(rows[order], events, order)]
+    if (before >= events.offsets[first]).any():  # some have been applied before
+        order = order[events.offsets[order] > np.repeat(before, lengths)]
+    order = _canonical(rows, events, order)
+    rank = rank_in_run(rows[order])
     fresh: list[np.ndarray] = []
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while len(order):
-        rank = rank_in_run(rows[order])
-        now, order = order[rank < ROUND], order[rank >= ROUND]
+        now = order if rank.max() < ROUND else order[rank < ROUND]
+        order, rank = order[rank >= ROUND], rank[rank >= ROUND] - ROUND
         late = _late_rows(columns, rows, events, now)
-        in_order = ~np.isin(rows[now], late)
-        fresh.append(_append(columns, rows, events, now[in_order], pairs))
+        in_order = now[~np.isin(rows[now], late)] if len(late) else now
+        fresh.append(_append(columns, rows, events, in_order, pairs))
         for row in late.tolist():
             fresh.append(_merge(columns, row, events, now[rows[now] == row], pairs))
-    return Applied(touched, last, _joined(fresh), _joined_pairs(pairs))
+    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs))
 
 
-def _touched(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    unique, first = np.unique(rows, return_index=True)
-    by_first = np.argsort(first)
-    _, from_end = np.unique(rows[::-1], return_index=True)
-    return unique[by_first], (len(rows) - 1 - from_end)[by_first]
-
-
-def _distinct(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
-    """Mask that drops exact repeats from sorted events."""
-    keep = np.ones(len(order), bool)
-    time, action, item = events.times[order], events.actions[order], events.items[order]
-    keep[1:] = (rows[1:] != rows[:-1]) | (time[1:] != time[:-1]) | (action[1:] != action[:-1]) | (item[1:] != item[:-1])
-    return keep
+def _canonical(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
+    """`order`, in which events of a row lie together, with each row's by (time, action, item) and without repeats."""
+    row, time, action, item = rows[order], events.times[order], events.actions[order], events.items[order]
+    same = row[1:] == row[:-1]
+    tied = same & (time[1:] == time[:-1])
+    behind = same & (time[1:] < time[:-1])
+    if tied.any():
+        behind |= tied & ((action[1:] < action[:-1]) | ((action[1:] == action[:-1]) & (item[1:] < item[:-1])))
+    if behind.any():
+        order = order[np.lexsort((item, action, time, row))]
+        row, time, action, item = rows[order], events.times[order], events.actions[order], events.items[order]
+        tied = (row[1:] == row[:-1]) & (time[1:] == time[:-1])
+    if tied.any():
+        order = order[np.r_[True, ~(tied & (action[1:] == action[:-1]) & (item[1:] == item[:-1]))]]
+    return order
 
 
 def _late_rows(columns: Columns, rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
     """Rows whose first event here is not after the newest that they hold."""
-    first = order[rank_in_run(rows[order]) == 0]
+    first = order[runs(rows[order])[0]]
     newest = columns.newest(rows[first])
     time, action, item = events.times[first], events.actions[first], events.items[first]
     after = (time > newest.time) | (
@@ -96,24 +105,32 @@ def _append(
 ) -> np.ndarray:
     if not len(order):
         return order
-    at = rows[order]
-    rank = rank_in_run(at)
-    distinct, how_many = np.unique(at, return_counts=True)
-    columns.make_room(distinct, how_many)
-    ordinals = columns.count[at] + rank
+    at, items, times = rows[order], events.items[order], events.times[order]
+    starts, lengths = runs(at)
+    distinct = at[starts]
+    held = columns.before(distinct, columns.count[distinct], PAIR_STEPS)
+    columns.make_room(distinct, lengths)
+    ordinals = np.repeat(columns.count[distinct] - starts, lengths) + np.arange(len(at))
     columns.append(
         at,
         ordinals,
-        {
-            "item": events.items[order],
-            "action": events.actions[order],
-            "time": events.times[order],
-            "weight": events.weights[order],
-        },
+        {"item": items, "action": events.actions[order], "time": times, "weight": events.weights[order]},
     )
-    before = columns.before(at, ordinals, PAIR_STEPS)
-    pairs.append(_pairs(before, events.items[order], events.times[order]))
+    pairs.append(_pairs(_met_before(held, items, lengths), items, times))
     return order
+
+
+def _met_before(held: np.ndarray, items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """u64[n, PAIR_STEPS]: the items before each of n new ones, which come row by row, `lengths` i64[d] of each.
+
+    `held` u64[d, PAIR_STEPS]: what each row held before, nearest first. Held and new items are laid side by side, so
+    that what was met before an item is what lies before it.
+    """
+    line = np.empty(held.size + len(items), np.uint64)
+    new = np.zeros(len(line), bool)
+    new[np.repeat(np.arange(1, len(held) + 1) * PAIR_STEPS, lengths) + np.arange(len(items))] = True
+    line[new], line[~new] = items, held[:, ::-1].ravel()
+    return sliding_window_view(line, PAIR_STEPS)[np.flatnonzero(new) - PAIR_STEPS]
 
 
 def _merge(
