@@ -17,7 +17,7 @@ from aiokafka import TopicPartition
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.columns import Columns
-from stream.kafka.batches import Out
+from stream.kafka.batches import plain
 from stream.kafka.changelog import Changelog, Fenced
 from stream.packing import pack, unpack
 from stream.progress import Progress
@@ -140,14 +140,16 @@ class State:
         trends = self.trends[partition]
         if not len(rows) and not trends.dirty:
             return False
-        packed = [Out(user.encode(), row) for user, row in pack(self.columns, rows)]
+        packed = list(pack(self.columns, rows))
         counts = trends.flush()
         self.columns.dirty[rows] = False
         while crowded := trends.crowded():
             counts |= trends.replace(crowded, await asyncio.to_thread(merged, trends.parts(crowded)))
-        counted = [Out(key, value) for key, value in counts.items()]
+        windows = plain((user.encode() for user, _ in packed), (row for _, row in packed))
         try:
-            await self._changelog.write(partition, {self._windows_topic: packed, self._trends_topic: counted})
+            await self._changelog.write(
+                partition, {self._windows_topic: windows, self._trends_topic: plain(counts, counts.values())}
+            )
         except Fenced as error:
             log.warning("%s: its rows are dropped, and its events left to the new owner", error)
             return True

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerFenced
 
-from stream.kafka.batches import Out, send
+from stream.kafka.batches import Record, send
 from stream.kafka.clients import KafkaConfig
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, OutOfOrderSequenceNumber)
@@ -49,7 +49,7 @@ class Changelog:
     async def close(self) -> None:
         await self.disown(list(self._producers))
 
-    async def write(self, partition: int, records: Mapping[str, Iterable[Out]]) -> None:
+    async def write(self, partition: int, records: Mapping[str, Iterable[Record]]) -> None:
         """Write records to the partition's number in each topic: all of them or none.
 
         Raises:

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 
 
-async def fetched(fetcher: Fetcher, partitions: Set[TopicPartition], timeout: float) -> dict[TopicPartition, list[Any]]:
+async def fetched(fetcher: Fetcher, partitions: Set[Any], timeout: float) -> dict[TopicPartition, list[Any]]:
     """What has been fetched of these partitions, waiting up to `timeout` seconds where nothing has; positions advance.
 
     Raises:
@@ -32,7 +32,7 @@ async def fetched(fetcher: Fetcher, partitions: Set[TopicPartition], timeout: fl
     return records
 
 
-def _taken(fetcher: Fetcher, partitions: Set[TopicPartition]) -> dict[TopicPartition, list[Any]]:
+def _taken(fetcher: Fetcher, partitions: Set[Any]) -> dict[TopicPartition, list[Any]]:
     taken: dict[TopicPartition, list[Any]] = {}
     if fetcher._subscriptions.reassignment_in_progress:  # what is there may not be ours any more
         return taken

@@ -78,14 +78,19 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             await stop(self._consumer)
 
     async def _fetch_records(
-        self, consumer: AIOKafkaConsumer, active_partitions: Set[TP], timeout: float | None = None, max_records: Any = None
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: Set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
     ) -> Any:
         if not self.consumer.flow_active:
             return {}
-        if consumer._closed:
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher is None:
             raise ConsumerStoppedError
         with consumer._subscription.fetch_context():
-            return await fetched(consumer._fetcher, active_partitions, timeout or 0)
+            return await fetched(fetcher, active_partitions, timeout or 0)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False where the group has moved on: the new owner reads those events again, and its rows skip them.

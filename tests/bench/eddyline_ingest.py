@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
@@ -17,7 +18,7 @@ from stream import window
 from stream.app import faust_app
 from stream.events import Events
 from stream.ingest import Ingest
-from stream.kafka.batches import Out, send
+from stream.kafka.batches import Record, plain, send
 from stream.kafka.changelog import Changelog
 from stream.monitor import Monitor
 from stream.settings import load
@@ -37,15 +38,12 @@ class OutputEach(Ingest):
         rows = columns.rows(tp.partition, events.users)
         windows = np.ascontiguousarray(columns.before(rows, columns.count[rows], WINDOW))
         whole, size = windows.tobytes(), 8 * WINDOW
-        records = [
-            Out(user.encode(), whole[at : at + size])
-            for user, at in zip(events.users, range(0, len(whole), size), strict=True)
-        ]
+        records = plain(map(str.encode, events.users), [whole[at : at + size] for at in range(0, len(whole), size)])
         task = asyncio.ensure_future(self._written(ticket, tp, records))
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
 
-    async def _written(self, ticket: int, tp: TP, records: list[Out]) -> None:
+    async def _written(self, ticket: int, tp: TP, records: Iterable[Record]) -> None:
         await asyncio.gather(*await send(self._producer, os.environ["BENCH_OUTPUT"], tp.partition, records))
         self._state.answered(ticket)
 
