@@ -14,9 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-
 from stream.dev.broker import LocalBroker
 from tests.chaos.disk import Disk
 from tests.chaos.events import catalogue
@@ -61,13 +58,13 @@ class Hand:
 class Arena:
     """Starts, breaks and mends. A worker that ends by itself is started again, as a supervisor would."""
 
-    def __init__(self, folder: Path, cache: Path, name: str = "chaos") -> None:
+    def __init__(self, folder: Path, cache: Path, defect: str = "") -> None:
+        self._prelude = TELL_ALL + defect
         folder.mkdir(parents=True, exist_ok=True)
         self.disk = Disk(folder / "broker" / "data")
         self.broker = LocalBroker(folder / "broker")
         self.broker.start()
-        self.deployment = Deployment(self.broker.address, name, folder, cache).create(catalogue())
-        self.admin = AdminClient({"bootstrap.servers": self.broker.address, "log_level": 0})
+        self.deployment = Deployment(self.broker.address, "chaos", folder, cache).create(catalogue())
         self.hands: list[Hand] = []
         self.done: Counter[str] = Counter()
         self.by_itself: list[str] = []
@@ -85,7 +82,7 @@ class Arena:
         return [hand for hand in self.hands if not hand.leaving]
 
     def add(self) -> None:
-        worker = self.deployment.worker(prelude=TELL_ALL)
+        worker = self.deployment.worker(self._prelude)
         self.hands.append(Hand(worker, len(self.deployment.workers) - 1))
         self.note(f"worker {self.hands[-1].number} started")
 
@@ -324,16 +321,6 @@ class Arena:
         for worker in self.deployment.workers[:-40]:
             if worker.log not in kept:
                 worker.log.unlink(missing_ok=True)
-
-    def configure(self, kind: ResourceType, name: str, **settings: str | None) -> None:
-        """Set (or with None unset) settings of a topic or of the broker."""
-        resource = ConfigResource(kind, name)
-        for key, value in settings.items():
-            op = AlterConfigOpType.SET if value is not None else AlterConfigOpType.DELETE
-            resource.add_incremental_config(ConfigEntry(key.replace("_", "."), value, incremental_operation=op))
-        for future in self.admin.incremental_alter_configs([resource]).values():
-            with suppress(KafkaException):
-                future.result(20)
 
     def close(self) -> None:
         for hand in list(self.hands):

@@ -16,31 +16,21 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgpack
 import msgspec
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, TopicPartition
 
 from model.history import item_hash
 from stream import messages
 from stream.settings import Settings
 from stream.trends import Trends
+from tests.chaos.admin import REQUEST_S, Place, client, ends, results
 from tests.chaos.events import ITEMS
 from tests.chaos.reference import Reference
 
 T = TypeVar("T")
-Place = tuple[str, int]
-REQUEST_S = 10.0
 GHOST = "ghost"
 """Users of whom only tombstones are written, to be compacted away."""
 
@@ -154,7 +144,7 @@ class Observer:
         self._windows, self._trends = s.topics.windows(s.state.name), s.topics.trends(s.state.name)
         written = (self._windows, self._trends, s.topics.recommendations, s.topics.dead_letters)
         address = s.kafka.bootstrap_servers
-        self._admin = self._new_admin()
+        self._admin = client(self._settings.kafka.bootstrap_servers)
         self.away = ""
         self._in = _Reader(address, self._inputs)
         self._out = _Reader(address, [(topic, p) for topic in written for p in range(s.topics.partitions)])
@@ -191,22 +181,14 @@ class Observer:
     def committed(self) -> dict[Place, int]:
         """Next offsets that the group has committed; 0 where none was."""
         asked = ConsumerGroupTopicPartitions(self._settings.group)
-        found = _result(self._admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_S).values())[0]
+        (found,) = results(self._admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_S).values())
         offsets = {(tp.topic, tp.partition): max(tp.offset, 0) for tp in found.topic_partitions}
         return {place: offsets.get(place, 0) for place in self._inputs}
 
-    def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Where the logs end."""
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-        answers = self._admin.list_offsets(asked, request_timeout=REQUEST_S)
-        return {
-            (tp.topic, tp.partition): found.offset for tp, found in zip(answers, _result(answers.values()), strict=True)
-        }
-
     def behind(self) -> dict[Place, tuple[int, int]]:
         """(committed, published) of the partitions where they differ. Raises `Away`."""
-        committed, ends = self._guarded(self.committed), self._guarded(lambda: self.ends(self._inputs))
-        return {place: (committed[place], end) for place, end in ends.items() if committed[place] < end}
+        committed, ended = self._guarded(self.committed), self._guarded(lambda: ends(self._admin, self._inputs))
+        return {place: (committed[place], end) for place, end in ended.items() if committed[place] < end}
 
     # Reading on
 
@@ -214,7 +196,7 @@ class Observer:
         """Outputs first, so that all that they know of is among the inputs that are read after them."""
         found, lists = Findings(), list[tuple[messages.Recommendation, int]]()
         s = self._settings.topics
-        for message in self._out.read(self._stable_ends(self._out.places), timeout):
+        for message in self._out.read(ends(self._admin, self._out.places, committed=True), timeout):
             topic = message.topic()
             if topic == self._windows:
                 self._row(message, found)
@@ -228,21 +210,11 @@ class Observer:
                     ">iq", headers["kafka_dlt-original-partition"] + headers["kafka_dlt-original-offset"]
                 )
                 self._letter((headers["kafka_dlt-original-topic"].decode(), partition, offset), message)
-        for message in self._in.read(self.ends(self._inputs), timeout):
+        for message in self._in.read(ends(self._admin, self._inputs), timeout):
             self._input(message)
         for event, stamp in lists:
             self._list(event, stamp, found)
         return found
-
-    def _stable_ends(self, places: list[Place]) -> dict[Place, int]:
-        """Ends for readers of committed records."""
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
-        answers = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S
-        )
-        return {
-            (tp.topic, tp.partition): found.offset for tp, found in zip(answers, _result(answers.values()), strict=True)
-        }
 
     def _row(self, message: Message, found: Findings) -> None:
         user, value = (message.key() or b"").decode(), message.value()
@@ -411,7 +383,7 @@ class Observer:
         places = [(self._windows, p) for p in range(self._settings.topics.partitions)]
         reader = _Reader(self._settings.kafka.bootstrap_servers, places)
         try:
-            for message in reader.read(self._stable_ends(places), 120.0):
+            for message in reader.read(ends(self._admin, places, committed=True), 120.0):
                 user, value = (message.key() or b"").decode(), message.value()
                 if value is not None:
                     last[user] = _digest(value)
@@ -427,9 +399,8 @@ class Observer:
         """Make room: records of inputs and outputs that were verified are needed by nobody."""
         s = self._settings.topics
         places = [*self._inputs, *(p for p in self._out.places if p[0] in (s.recommendations, s.dead_letters))]
-        ends = self.ends(places)
-        asked = [TopicPartition(*place, end) for place, end in ends.items() if end]
-        _result(self._admin.delete_records(asked, request_timeout=REQUEST_S).values())
+        asked = [TopicPartition(*place, end) for place, end in ends(self._admin, places).items() if end]
+        results(self._admin.delete_records(asked, request_timeout=REQUEST_S).values())
         gone = {(topic, partition, offset) for topic, partition, offset in self._bad}
         self._bad.clear()
         for place in gone:
@@ -440,14 +411,10 @@ class Observer:
             return ask()
         except (KafkaException, Away) as error:
             self.away = str(error)
-            self._admin = self._new_admin()
+            self._admin = client(self._settings.kafka.bootstrap_servers)
             self._in.again()
             self._out.again()
             raise Away(self.away) from error
-
-    def _new_admin(self) -> AdminClient:
-        address = self._settings.kafka.bootstrap_servers
-        return AdminClient({"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.max.ms": 500})
 
     def close(self) -> None:
         self._in.close()
@@ -483,8 +450,3 @@ def _name(user: str, applied: dict[str, int], trigger: tuple[str, int, int]) -> 
 
 def _digest(row: bytes) -> bytes:
     return blake2b(row, digest_size=8).digest()
-
-
-def _result(futures: Iterable[Any]) -> list[Any]:
-    """Raises KafkaException."""
-    return [future.result() for future in futures]

@@ -12,6 +12,7 @@ import numpy as np
 from confluent_kafka.admin import ResourceType
 
 from tests.chaos import compaction
+from tests.chaos.admin import client, configure
 from tests.chaos.arena import Arena
 from tests.chaos.events import Source
 from tests.chaos.observer import Away, Findings, Observer
@@ -28,7 +29,10 @@ AHEAD = 60
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how much, how bad. `only`: faults of these kinds; `compact_every` rounds, 0 = never."""
+    """How long, how much, how bad. `only`: faults of these kinds; `compact_every` rounds, 0 = never.
+
+    `defect`: Python that every worker runs first, to see whether what it breaks is found.
+    """
 
     seed: int = 1
     minutes: float = 60.0
@@ -38,6 +42,7 @@ class Plan:
     only: tuple[str, ...] = ()
     compact_every: int = 4
     rounds: int = 1_000_000
+    defect: str = ""
 
 
 class Chaos:
@@ -47,7 +52,7 @@ class Chaos:
         self._plan, self._folder, self._tell = plan, folder, tell
         self._rng = np.random.default_rng(plan.seed)
         self._began = time.monotonic()
-        self.arena = Arena(folder, cache)
+        self.arena = Arena(folder, cache, plan.defect)
         self.result = Result(plan.seed, disk=self.arena.disk.kind)
         settings = self.arena.deployment.settings
         source = Source(plan.seed, int(time.time() * 1000), plan.users)
@@ -166,7 +171,7 @@ class Chaos:
     def _compact(self) -> None:
         """With the workers down, changelogs are compacted until they end with nothing that can be read."""
         self.arena.stop_all()
-        if compaction.to_an_empty_tail(self.arena, self.observer):
+        if compaction.to_an_empty_tail(self.arena.deployment.settings):
             self.arena.done["changelog compacted to an empty tail"] += 1
         self.arena.add()
 
@@ -174,8 +179,9 @@ class Chaos:
         """Small segments for what is deleted after each round."""
         topics = self.arena.deployment.settings.topics
         inputs = self.arena.deployment.settings.input.topics.values()
+        admin = client(self.arena.broker.address)
         for topic in (*inputs, topics.recommendations, topics.dead_letters):
-            self.arena.configure(ResourceType.TOPIC, topic, segment_bytes=str(16 << 20))
+            configure(admin, ResourceType.TOPIC, topic, segment_bytes=str(16 << 20))
 
     def _take(self, found: Findings) -> None:
         for kind in Findings.KINDS:
