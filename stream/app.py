@@ -12,7 +12,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -20,8 +20,15 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
 from model.encoder import TextEncoder
+from stream.control import heard
+from stream.debts import Debts
+from stream.emission import Silence
+from stream.errors import EddylineError
+from stream.health import Health
 from stream.ingest import Ingest
 from stream.kafka.changelog import Changelog
+from stream.kafka.clients import KafkaConfig
+from stream.kafka.debts import debts
 from stream.kafka.follow import Follower
 from stream.kafka.tables import raw_topic
 from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
@@ -33,6 +40,9 @@ from stream.state import State
 from stream.trends import Trends
 
 log = logging.getLogger(__name__)
+
+SILENCE_CHECK_S = 0.2
+"""How often it is asked whether a silence is over."""
 
 
 class Pipeline:
@@ -59,6 +69,17 @@ class Pipeline:
             topics.windows(name),
             self._trends_topic,
         )
+        self.state.debts_of = self._debts_of
+        self.silence = Silence(inputs, settings.emit.max_lag)
+        self.debts = Debts(
+            self.state,
+            self.silence,
+            {action: topic for action, topic in settings.input.topics.items() if settings.emit.speaks_on(action)},
+            lambda tp, applied: self._consumer.behind(tp, applied),
+            lambda: self.restored,
+            lambda: self.recommender.wake(),
+        )
+        self.health = Health(settings.health, kafka, self._expected)
         device = pick_device(settings.recommend.device)
         self.serving = Serving(
             TextEncoder(settings.encoder.name, device, settings.cache),
@@ -75,7 +96,9 @@ class Pipeline:
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         self.recommender = Recommender(
             settings.recommend,
+            settings.emit,
             self.state,
+            self.debts,
             self.serving,
             self.producer,
             topics.recommendations,
@@ -86,7 +109,9 @@ class Pipeline:
         )
         self.ingest = Ingest(
             settings.input,
+            settings.emit,
             self.state,
+            self.debts,
             self.letters,
             topics.dead_letters,
             settings.group,
@@ -97,6 +122,7 @@ class Pipeline:
         self._followers = {
             topics.catalog: Follower(kafka, self.serving.on_catalog),
             topics.release: Follower(kafka, self.serving.on_release),
+            topics.control: Follower(kafka, self._on_control),
             self._trends_topic: Follower(kafka, self.state.follow_trends),
         }
         self.app = faust_app(settings, partitions, self.state, self.ingest.agent)
@@ -108,7 +134,7 @@ class Pipeline:
         """Start everything that runs beside Faust. The app itself is started by the worker."""
         await asyncio.gather(self.producer.start(), self.letters.start())
         topics = self.settings.topics
-        for topic in (topics.catalog, topics.release):
+        for topic in (topics.catalog, topics.release, topics.control):
             self._followers[topic].follow([TopicPartition(topic, 0)])
         caught_up = [self._followers[topic].caught_up for topic in (topics.catalog, topics.release)]
         tasks: list[Coroutine[Any, Any, None]] = [follower.run() for follower in self._followers.values()]
@@ -117,6 +143,8 @@ class Pipeline:
             self.serving.refresh_trends(),
             self.recommender.run(),
             self.recommender.refresh_profiles(),
+            self._tend_silences(),
+            self.health.run(),
         ]
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))
@@ -124,11 +152,28 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Restored, with a catalogue and an index: events are being answered."""
-        return self.app.tables.actives_ready and not self.app.rebalancing and self.serving.ready.is_set()
+        return self.restored and self.serving.ready.is_set()
+
+    @property
+    def restored(self) -> bool:
+        """The rows of our partitions are there."""
+        return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast(BatchConsumer, self.app.consumer)
 
     def committed(self, tp: TP) -> int:
         """The next offset that was committed for an input partition of ours; 0 where none was."""
-        return cast(BatchConsumer, self.app.consumer)._committed_offset.get(tp) or 0
+        return self._consumer._committed_offset.get(tp) or 0
+
+    def _inputs(self) -> list[TP]:
+        """The input partitions that are ours."""
+        return [TP(topic, p) for topic in self.settings.input.topics.values() for p in self.state.owned]
+
+    def _expected(self) -> dict[TP, int]:
+        """What progress is measured by; nothing is expected of a worker that is not ready."""
+        return {tp: self.committed(tp) for tp in self._inputs()} if self.ready else {}
 
     def describe(self) -> str:
         """One line for a person."""
@@ -149,6 +194,10 @@ class Pipeline:
             "state_bytes": self.state.columns.nbytes,
             "waiting": self.state.progress.waiting,
             "conflated": self.state.progress.conflated,
+            "paused": bool(self.silence.paused),
+            "silent": sorted(self.state.progress.quiet),
+            "owed": self.state.progress.backlog + self.recommender.pace.deferred,
+            "stalled": self.health.reason,
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
             **self.monitor.snapshot(),
@@ -156,7 +205,7 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Stop taking events in; answer, flush and commit what was taken in. Bounded by the state's settle timeout."""
-        consumer = cast(BatchConsumer, self.app.consumer)
+        consumer = self._consumer
         consumer.stop_flow()
         self.app.flow_control.suspend()
         if self.serving.ready.is_set():
@@ -179,11 +228,39 @@ class Pipeline:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.critical("%s failed", getattr(work, "__qualname__", work), exc_info=True)
+            if not isinstance(error, EddylineError):  # which says what is to be known
+                log.critical("%s failed", getattr(work, "__qualname__", work), exc_info=True)
             await self.app.crash(error)
+
+    async def _debts_of(self, owned: set[int]) -> dict[TP, int]:
+        """What former owners of these partitions left unanswered."""
+        inputs = set(self.settings.input.topics.values())
+        found = await debts(self.settings.kafka, self.settings.group)
+        return {tp: first for tp, first in found.items() if tp.topic in inputs and tp.partition in owned}
+
+    def _on_control(self, tp: TopicPartition, records: Sequence[Any]) -> None:
+        if (said := heard(records)) is not None and self.silence.paused != said.paused:
+            if said.paused or self.silence.paused:
+                log.warning(
+                    "emission is %s", "paused: state advances, lists are held back" if said.paused else "resumed"
+                )
+            self.silence.paused = said.paused
+            self.debts.tend(self._inputs())
+
+    async def _tend_silences(self) -> None:
+        """Begin and end silences, for ever."""
+        await self._followers[self.settings.topics.control].caught_up.wait()
+        if self.silence.paused is None:  # nothing was ever said
+            self.silence.paused = False
+        while True:
+            self.debts.tend(self._inputs())
+            await asyncio.sleep(SILENCE_CHECK_S)
 
     def _on_owned(self, owned: set[int]) -> None:
         """Our own trends are restored by Faust; those of the other partitions are followed."""
+        self.debts.claimed()
+        if self.recommender.changes is not None:
+            self.recommender.changes.forget()
         self.recommender.profiles.forget(set(range(self.partitions)) - owned)
         others = set(range(self.partitions)) - owned
         self._followers[self._trends_topic].follow(TopicPartition(self._trends_topic, p) for p in others)
@@ -215,6 +292,7 @@ def faust_app(
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
+        **_static(kafka),
     )
     app.kafka, app.keeper = kafka, keeper
     channel = raw_topic(app, *settings.input.topics.values())
@@ -230,3 +308,10 @@ def faust_app(
 
     app.agent(channel, name="ingest", concurrency=1)(ingest)
     return app
+
+
+def _static(kafka: KafkaConfig) -> dict[str, Any]:
+    """Faust's assignor gives every member an address and asserts that it keeps it: that of a static member, whose host
+    may change between two starts, is made of its name.
+    """
+    return {"canonical_url": f"http://{kafka.group_instance_id}:6066"} if kafka.group_instance_id else {}

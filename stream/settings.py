@@ -15,9 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stream.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
 from stream.folders import cache_folder
+from stream.health import HealthConfig
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.topics import TopicsConfig
 from stream.recommend import RecommendConfig
@@ -50,6 +52,8 @@ class Settings(BaseModel):
     trends: TrendsConfig = TrendsConfig()
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
+    emit: EmitConfig = EmitConfig()
+    health: HealthConfig = HealthConfig()
     cache: Path = Field(default_factory=cache_folder)
 
     @property

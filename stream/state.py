@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiokafka import TopicPartition
@@ -63,6 +63,7 @@ class State:
         self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
         self._abandoned = False
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
+        self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
         self._changelog = changelog
         self._windows_topic = windows_topic
         self._trends_topic = trends_topic
@@ -79,6 +80,9 @@ class State:
 
     def committable(self) -> dict[TP, int]:
         return self.progress.committable()
+
+    def owed(self) -> dict[TP, int]:
+        return self.progress.owed()
 
     async def flush(self) -> set[int]:
         """Write every touched row and count of the owned partitions, each partition in one transaction."""
@@ -105,6 +109,8 @@ class State:
         await self._changelog.own(owned)
         for partition in owned ^ self._held:
             self._drop(partition)
+        for tp, first in (await self.debts_of(owned)).items():
+            self.progress.owe(tp, first)
         self.owned, self._held = owned, set(owned)
         self.on_owned(owned)
 
@@ -188,3 +194,7 @@ class State:
         if tp.partition in self.owned:
             return
         self._restore_trends(tp.partition, records)
+
+
+async def _no_debts(owned: set[int]) -> dict[TP, int]:
+    return {}

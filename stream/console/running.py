@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -47,6 +48,25 @@ def backfill(
     if not code and not serve:
         out.print(f"state {name} has caught up; run it with: eddyline worker --state {name}")
     raise typer.Exit(code)
+
+
+def pause(kafka: Bootstrap = None) -> None:
+    """Hold lists back on all workers; state goes on taking in events. Example: eddyline pause"""
+    _say(kafka, paused=True)
+    out.print("paused: state advances, and no lists are sent; go on with: eddyline resume")
+
+
+def resume(kafka: Bootstrap = None) -> None:
+    """Send lists again: one to every user touched meanwhile, then as ever. Example: eddyline resume"""
+    _say(kafka, paused=False)
+    out.print("resumed: every user touched meanwhile gets one list")
+
+
+def _say(kafka: str | None, paused: bool) -> None:
+    from stream.control import Emission, say
+
+    s = settings(kafka)
+    run(say(s.kafka, s.topics.control, Emission(paused, int(time.time() * 1000))))
 
 
 def tail(

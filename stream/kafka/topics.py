@@ -53,6 +53,10 @@ class TopicsConfig(BaseModel):
         return self.named("release")
 
     @property
+    def control(self) -> str:
+        return self.named("control")
+
+    @property
     def dead_letters(self) -> str:
         return self.named("dlt")
 
@@ -93,6 +97,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),
         TopicSpec(config.release, 1, compacted),
+        TopicSpec(config.control, 1, compacted),
         TopicSpec(config.dead_letters, n, {"retention.ms": str(28 * DAYS), **large}),
         *state_specs(config, state),
     ]

@@ -19,8 +19,8 @@ def trigger(ticket: int, offset: int, topic: str) -> Trigger:
 
 
 def batch(progress: Progress, tp: TP, next_offset: int, users: Iterable[str]) -> int:
-    """One applied batch whose users wait; returns its ticket."""
-    ticket = progress.applied(tp, next_offset)
+    """One applied batch of one event, whose users wait; returns its ticket."""
+    ticket = progress.applied(tp, next_offset, next_offset - 1)
     for user in users:
         progress.wait(ticket, tp.partition, user, trigger(ticket, next_offset - 1, tp.topic))
     return ticket
