@@ -86,7 +86,7 @@ class Debts:
         for partition in sorted({tp.partition for tp in inputs}):
             if silence.silent(partition):
                 progress.hush(partition)
-            elif partition in progress.quiet and silence.may_end(partition) and self._restored():
+            elif partition in progress.quiet and self._restored():
                 self._speak(partition)
 
     def _speak(self, partition: int) -> None:

@@ -50,6 +50,12 @@ class EmitConfig(BaseModel):
         "then each touched user gets one list",
     )
 
+    @field_validator("on", mode="before")
+    @classmethod
+    def _from_text(cls, on: object) -> object:
+        """`click,buy`, as the environment has it."""
+        return [name.strip() for name in on.split(",")] if isinstance(on, str) else on
+
     @field_validator("on")
     @classmethod
     def _known_actions(cls, on: list[str] | None) -> list[str] | None:
@@ -89,12 +95,11 @@ class Silence:
             self._behind.discard(tp.partition)
 
     def silent(self, partition: int) -> bool:
-        return self.paused is not False or partition in self._behind
-
-    def may_end(self, partition: int) -> bool:
-        """Whether a silence is over: where lag matters, only once it has been measured in every topic."""
+        """Where lag matters, also until it has been measured in every topic: after a restart in the middle of a backlog
+        nothing is known.
+        """
         known = self.max_lag is None or self._topics <= self._lags.get(partition, {}).keys()
-        return known and not self.silent(partition)
+        return self.paused is not False or not known or partition in self._behind
 
     def forget(self) -> None:
         """Partitions were assigned anew: how far behind they are is not known."""
