@@ -41,7 +41,7 @@ from stream.trends import Trends
 
 log = logging.getLogger(__name__)
 
-SILENCE_CHECK_S = 0.2
+TEND_S = 0.2
 """How often it is asked whether a silence is over."""
 
 
@@ -129,6 +129,7 @@ class Pipeline:
         self.state.bind(self.app)
         self.state.on_owned = self._on_owned
         self._tasks: list[asyncio.Task] = []
+        self._failure: EddylineError | None = None
 
     async def start(self) -> None:
         """Start everything that runs beside Faust. The app itself is started by the worker."""
@@ -143,7 +144,7 @@ class Pipeline:
             self.serving.refresh_trends(),
             self.recommender.run(),
             self.recommender.refresh_profiles(),
-            self._tend_silences(),
+            self._tend(),
             self.health.run(),
         ]
         for task in tasks:
@@ -162,6 +163,11 @@ class Pipeline:
     @property
     def _consumer(self) -> BatchConsumer:
         return cast(BatchConsumer, self.app.consumer)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the worker cannot go on."""
+        return self._failure or self.app.crash_reason
 
     def committed(self, tp: TP) -> int:
         """The next offset that was committed for an input partition of ours; 0 where none was."""
@@ -227,9 +233,10 @@ class Pipeline:
             await work
         except asyncio.CancelledError:
             raise
+        except EddylineError as error:  # which says what is to be known, where Faust would say it at length
+            self._failure = error
         except Exception as error:
-            if not isinstance(error, EddylineError):  # which says what is to be known
-                log.critical("%s failed", getattr(work, "__qualname__", work), exc_info=True)
+            log.critical("%s failed", getattr(work, "__qualname__", work), exc_info=True)
             await self.app.crash(error)
 
     async def _debts_of(self, owned: set[int]) -> dict[TP, int]:
@@ -247,14 +254,15 @@ class Pipeline:
             self.silence.paused = said.paused
             self.debts.tend(self._inputs())
 
-    async def _tend_silences(self) -> None:
-        """Begin and end silences, for ever."""
+    async def _tend(self) -> None:
+        """Begin and end silences, and stay a member of the group however long nothing is fetched; for ever."""
         await self._followers[self.settings.topics.control].caught_up.wait()
         if self.silence.paused is None:  # nothing was ever said
             self.silence.paused = False
         while True:
             self.debts.tend(self._inputs())
-            await asyncio.sleep(SILENCE_CHECK_S)
+            self._consumer.alive()
+            await asyncio.sleep(TEND_S)
 
     def _on_owned(self, owned: set[int]) -> None:
         """Our own trends are restored by Faust; those of the other partitions are followed."""

@@ -192,6 +192,14 @@ class BatchConsumer(driver.Consumer):
         state = self._partition(tp)
         return state.position - 1 if state is not None and state.has_valid_position else -1
 
+    def alive(self) -> None:
+        """Tell aiokafka that it is on purpose if nothing is fetched: without a fetch in `max_poll_interval_ms` it would
+        leave the group, and not come back before the next one. To be called while the event loop turns.
+        """
+        consumer = self._thread._consumer
+        if consumer is not None:
+            consumer._subscription._last_fetch_ended = monotonic()
+
     def _partition(self, tp: TP) -> Any:
         assignment: Any = self._thread._ensure_consumer()._subscription.subscription
         return assignment.assignment.state_value(tp) if assignment and assignment.assignment else None

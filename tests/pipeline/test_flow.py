@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from itertools import pairwise
 
 from stream.kafka.debts import debts
-from tests.pipeline.harness import Deployment, Sent, Worker, check_answered, check_state, run, some_events, until
+from stream.replay import publish_items
+from tests.pipeline.harness import (
+    ITEMS,
+    Deployment,
+    Sent,
+    Worker,
+    check_answered,
+    check_state,
+    run,
+    some_events,
+    until,
+)
 from tests.pipeline.test_errors import check_told
 
 T0 = 1_700_000_000_000
@@ -162,3 +174,63 @@ def test_a_pause_holds_lists_back_on_all_workers_and_a_resume_answers_everyone_o
     assert lists_per_user(deployment) - said == {user: 1 for user in {e.user for e in meanwhile}}
     check_state(deployment, before + meanwhile)
     assert workers[2].stop() == 0
+
+
+CROWDED = (
+    "from stream import ingest\n"
+    "ingest.WAITING_HIGH = 40\n"
+    "from stream.kafka.transport import BatchConsumer\n"
+    "fetched, real = [0], BatchConsumer._getmany\n"
+    "async def getmany(self, *args, **kwargs):\n"
+    "    records = await real(self, *args, **kwargs)\n"
+    "    if self.app.tables.actives_ready: fetched[0] += sum(map(len, records.values()))\n"
+    "    return records\n"
+    "BatchConsumer._getmany = getmany\n"
+    "from stream.app import Pipeline\n"
+    "status = Pipeline.status\n"
+    "Pipeline.status = lambda self: {**status(self), 'fetched': fetched[0]}\n"
+)
+"""A worker that takes nothing in while 40 users wait, and tells how many records it has fetched."""
+
+
+def at_rest(worker: Worker) -> dict:
+    """The worker's status, when nothing moves any more."""
+    seen: list[dict] = [{}]
+
+    def still() -> bool:
+        seen.append(worker.status())
+        return bool(seen[-1]) and [seen[-1][k] for k in ("fetched", "events")] == [
+            seen[-2].get(k) for k in ("fetched", "events")
+        ]
+
+    until(lambda: worker.status().get("waiting", 0) > 40, 60, "more users wait than there is room for")
+    time.sleep(1.0)
+    until(still, 30, "it comes to rest")
+    return seen[-1]
+
+
+def test_what_cannot_be_answered_is_left_in_kafka_and_a_worker_that_waits_can_share_and_stop(
+    empty: Deployment,
+) -> None:
+    """Nobody is answered, as there is no catalogue. Nothing is polled meanwhile, and the worker stays a member."""
+    small = {
+        "EDDYLINE_KAFKA__MAX_PARTITION_FETCH_BYTES": "4000",
+        "EDDYLINE_KAFKA__MAX_POLL_INTERVAL_MS": "1000",
+        "EDDYLINE_STATE__SETTLE_TIMEOUT_S": "1",
+    }
+    empty.create(items=[])
+    events = some_events(4000, users=400)
+    first = empty.worker(prelude=CROWDED, **small)
+    send_in_small_batches(empty, events, 500)
+    held = at_rest(first)
+    assert held["events"] <= held["fetched"] < len(events) / 2, "memory is filled instead"
+    second = empty.worker(prelude=CROWDED, **small)
+    until(lambda: len(second.status().get("partitions", [])) == 2, 60, "the partitions are shared")
+    assert at_rest(second)["fetched"] < len(events) / 2
+    first.stop()
+    until(lambda: len(second.status().get("partitions", [])) == 4, 60, "the partitions are handed over")
+    run(publish_items(empty.settings.kafka, empty.settings.topics.catalog, ITEMS))
+    empty.settled(90)
+    check_state(empty, events)
+    assert second.status()["conflated"] > 0
+    assert second.stop() == 0
