@@ -22,6 +22,8 @@ async def ready_to_start(settings: Settings) -> int:
         BrokerUnavailable, TopicError, StateError: with the remedy.
     """
     count = await check(settings)
+    if settings.role == "recommend":  # it keeps no state
+        return count
     await _refuse_lost_records(settings)
     now = Origin.of(await identity(settings.kafka, settings.input.topics.values()), count)
     topic = settings.topics.origin(settings.state.name)
@@ -47,6 +49,7 @@ async def check(settings: Settings) -> int:
         topics.recommendations,
         topics.dead_letters,
         *([topics.shadow] if settings.recommend.shadow else []),
+        *([topics.interests(state)] if settings.role != "all" else []),
     ]
     return await check_inputs(
         settings.kafka,

@@ -21,15 +21,20 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from faust.types import TP
 
+    from stream.interests import Row
+
 
 class Trigger(NamedTuple):
-    """The last event that touched a user: where it is, and when it came."""
+    """The last event that touched a user: where it is, and when it came. `row`: what is known of the user, where that
+    came with it (`stream.desk`).
+    """
 
     topic: str
     offset: int
     ts: int
     arrived: float
     trace: bytes | None
+    row: Row | None = None
 
 
 class Waiting(NamedTuple):

@@ -22,10 +22,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.history import ACTION_NAME, WINDOW, Histories
+from model.history import ACTION_NAME, WINDOW
 from stream import messages
-from stream.debts import Debts
 from stream.emission import Changes, EmitConfig, Pace
+from stream.interests import Interests, Source
 from stream.kafka.batches import Out, send
 from stream.messages import Recommendation
 from stream.monitor import Monitor
@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads se
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
     from stream.serving import Served, Serving
-    from stream.state import State
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +53,6 @@ class RecommendConfig(BaseModel):
         default=False, description="also write the fallback's lists to the shadow topic once a model is released"
     )
     profile: ProfileConfig = ProfileConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class Interests:
-    """Copies of the touched users' rows: all that a list is made of."""
-
-    users: list[Waiting]
-    histories: Histories
-    profiles: list[Profile | None]
-    applied: list[dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +78,8 @@ class Recommender:
         self,
         config: RecommendConfig,
         emit: EmitConfig,
-        state: State,
-        debts: Debts,
+        source: Source,
+        state_name: str,
         serving: Serving,
         producer: AIOKafkaProducer,
         topic: str,
@@ -101,8 +90,8 @@ class Recommender:
     ) -> None:
         self._config = config
         self._emit_config = emit
-        self._state = state
-        self._debts = debts
+        self._source = source
+        self._state_name = state_name
         self._serving = serving
         self._producer = producer
         self._topic = topic
@@ -127,17 +116,19 @@ class Recommender:
         await self._serving.ready.wait()
         while True:
             await self._until_work()
-            interests = self._snapshot(self._taken())
+            interests = self._source.interests(self._taken(), time.monotonic())
             if interests is None:
-                if not self._state.progress.waiting and not self._state.progress.backlog:
+                if not self._source.progress.waiting and not self._source.progress.backlog:
                     self._work.clear()
                 continue
             began = time.monotonic()
+            self.pace.spoke((w.key for w in interests.users), began)
             served = self._serving.current
             if served.name != self._last:
                 self._last = served.name
                 self.profiles.clear()
-            lists = await loop.run_in_executor(self._device, self._compute, served, interests)
+            profiles = self._profiles_of(interests)
+            lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._emit(interests, lists)
 
@@ -150,11 +141,11 @@ class Recommender:
         if not self._work.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._work.wait(), due_in)
-        self._state.progress.give_back(self.pace.due(time.monotonic()))
+        self._source.progress.give_back(self.pace.due(time.monotonic()))
 
     def _taken(self) -> list[Waiting]:
         """Those whose turn it is, but for those who had a list just now."""
-        progress, now, taken = self._state.progress, time.monotonic(), []
+        progress, now, taken = self._source.progress, time.monotonic(), []
         for w in progress.take(self._config.max_batch):
             if self.pace.early(w.key, now):
                 self.pace.defer(progress.defer(w), progress.one)
@@ -167,14 +158,10 @@ class Recommender:
         loop = asyncio.get_running_loop()
         await self._serving.ready.wait()
         while True:
-            keys = [key for key in self.profiles.take_due() if self._state.columns.row(*key) is not None]
+            keys, histories, counts = self._source.known(self.profiles.take_due())
             if not keys:
                 await asyncio.sleep(0.05)
                 continue
-            columns = self._state.columns
-            rows = np.array([columns.rows(partition, (user,))[0] for partition, user in keys], np.int64)
-            histories = columns.histories(rows, seen=False)
-            counts = columns.count[rows].tolist()
             engine = self._serving.current.engine
             vectors = await loop.run_in_executor(self._device, engine.profiles, histories)
             made = time.monotonic()
@@ -182,54 +169,32 @@ class Recommender:
                 self.profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
             self._monitor.profiles += len(keys)
 
-    def _snapshot(self, users: list[Waiting]) -> Interests | None:
-        """Copy the rows of these users; one whose partition has left us is its new owner's to answer."""
-        columns, now = self._state.columns, time.monotonic()
-        kept: list[Waiting] = []
-        rows: list[int] = []
-        for w in users:
-            row = columns.row(w.partition, w.user)
-            if row is None or (w.trigger is None and self._debts.answered_since(w, row)):
-                self._state.answered(w.ticket)
-            else:
-                kept.append(w if w.trigger else w._replace(trigger=self._debts.trigger(row, now)))
-                rows.append(row)
-        if not kept:
-            return None
-        self.pace.spoke((w.key for w in kept), now)
-        at = np.array(rows, np.int64)
-        histories = columns.histories(at)
-        counts = columns.count[at].tolist()
-        newest = histories.times[:, -1].tolist() if histories.times.shape[1] else [0] * len(kept)
-        return Interests(
-            kept,
-            histories,
-            [
-                self.profiles.get((w.partition, w.user), count, time_ms)
-                for w, count, time_ms in zip(kept, counts, newest, strict=True)
-            ],
-            [
-                {topic: offset for topic, offset in zip(columns.topics, applied, strict=True) if offset >= 0}
-                for applied in columns.applied[at].tolist()
-            ],
-        )
+    def _profiles_of(self, interests: Interests) -> list[Profile | None]:
+        times = interests.histories.times
+        newest = times[:, -1].tolist() if times.shape[1] else [0] * len(interests.users)
+        return [
+            self.profiles.get(w.key, count, time_ms)
+            for w, count, time_ms in zip(interests.users, interests.counts, newest, strict=True)
+        ]
 
-    def _compute(self, served: Served, interests: Interests) -> Lists:
+    def _compute(self, served: Served, interests: Interests, profiles: list[Profile | None]) -> Lists:
         """The lists of a micro-batch, by topic: on the device thread."""
-        events = self._lists(served, interests, self._emit_config.reasons, "a")
+        events = self._lists(served, interests, profiles, self._emit_config.reasons, "a")
         out = {self._topic: events}
         if self._config.shadow and served.shadow is not None:
-            out[self._shadow_topic] = self._lists(served.shadow, interests, False, "shadow")
+            out[self._shadow_topic] = self._lists(served.shadow, interests, profiles, False, "shadow")
         outs = {
             topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
             for topic, lists in out.items()
         }
         return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
 
-    def _lists(self, served: Served, interests: Interests, reasons: bool, variant: str) -> list[Recommendation]:
+    def _lists(
+        self, served: Served, interests: Interests, profiles: list[Profile | None], reasons: bool, variant: str
+    ) -> list[Recommendation]:
         engine, h = served.engine, interests.histories
         nothing = np.zeros((0, served.profile_dim), np.float32)
-        fused = engine.encode(h, [p.vectors if p else nothing for p in interests.profiles])
+        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles])
         online = served.online
         candidates = engine.candidates(h, fused, served.search, online, self._config.candidates)
         ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons)
@@ -238,7 +203,7 @@ class Recommender:
         return [
             self._message(served, w, r, int(length), float(short), profile, applied, variant, now, moment)
             for w, r, length, short, profile, applied in zip(
-                interests.users, ranked, lengths, fused.short, interests.profiles, interests.applied, strict=True
+                interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
             )
         ]
 
@@ -271,7 +236,7 @@ class Recommender:
             model=served.name,
             catalog_version=served.catalog.version,
             variant=variant,
-            source=messages.Source(self._state.config.name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
+            source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
         )
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
@@ -300,7 +265,7 @@ class Recommender:
         for i, w in enumerate(users):
             if self.changes.unchanged(w.key, items[i]):
                 self._monitor.suppressed += 1
-                self._state.answered(w.ticket)
+                self._source.answered(w.ticket)
             else:
                 kept.append(i)
         return kept
@@ -319,7 +284,7 @@ class Recommender:
         for s in sent:
             if self.changes is not None:
                 self.changes.acknowledged(s.user.key, s.number, s.items)
-            self._state.answered(s.user.ticket)
+            self._source.answered(s.user.ticket)
 
     async def _retry(self, sent: Sequence[Sent], error: KafkaError) -> None:
         """The broker did not take the lists: their users wait again, and a newer list will do as well."""
@@ -330,7 +295,7 @@ class Recommender:
             for s in sent:
                 self.changes.failed(s.user.key, s.number)
         await asyncio.sleep(1.0)
-        self._state.progress.give_back(s.user for s in sent)
+        self._source.progress.give_back(s.user for s in sent)
         self.wake()
 
 

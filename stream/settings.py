@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,6 +45,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    role: Literal["all", "ingest", "recommend"] = Field(
+        default="all",
+        description="what a worker does; ingest keeps the state, recommend answers from what it hands over",
+    )
     kafka: KafkaConfig = KafkaConfig()
     topics: TopicsConfig = TopicsConfig()
     input: InputConfig = InputConfig()
@@ -58,8 +62,11 @@ class Settings(BaseModel):
 
     @property
     def group(self) -> str:
-        """The consumer group of the state version: a new version reads its topics anew."""
-        return f"eddyline-{self.state.name}"
+        """The consumer group of the state version: a new version reads its topics anew.
+
+        Whoever keeps the state is in one group, alone or with lists; who only answers is in another.
+        """
+        return f"eddyline-{self.state.name}" + ("-recommend" if self.role == "recommend" else "")
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -186,7 +186,7 @@ async def _tell_ready(pipeline: Pipeline) -> None:
 async def _caught_up(pipeline: Pipeline, until: dict[TP, int]) -> None:
     """Done when every partition of ours is applied up to `until`; elsewhere it is its owner's to say."""
     while True:
-        owned = pipeline.state.owned
+        owned = pipeline.keeper.owned
         applied = pipeline.monitor.offsets
         if pipeline.ready and all(
             applied.get(tp, pipeline.committed(tp)) >= end for tp, end in until.items() if tp.partition in owned

@@ -18,6 +18,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 def worker(
     kafka: Bootstrap = None,
     state: Annotated[str | None, typer.Option(help="The state version to run.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="all; or ingest and recommend in workers of their own, to scale apart.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     shadow: Annotated[bool | None, typer.Option(help="Also write the fallback's lists to the shadow topic.")] = None,
     status_port: StatusPort = None,
@@ -27,7 +30,7 @@ def worker(
     from stream.worker import Run, work
 
     logs(verbose)
-    s = settings(kafka, state__name=state, recommend__device=device, recommend__shadow=shadow)
+    s = settings(kafka, role=role, state__name=state, recommend__device=device, recommend__shadow=shadow)
     raise typer.Exit(run(work(s, Run(status_port=status_port))))
 
 

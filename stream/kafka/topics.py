@@ -68,6 +68,10 @@ class TopicsConfig(BaseModel):
         """The changelog of the trends of one state version; every worker reads all of it."""
         return self.named(f"{state}-trends-changelog")
 
+    def interests(self, state: str) -> str:
+        """Users handed over from ingest to recommend workers, where these run apart."""
+        return self.named(f"{state}-interests")
+
     def origin(self, state: str) -> str:
         """Where one state version came from: a record, written when it begins."""
         return self.named(f"{state}-origin")
@@ -104,9 +108,11 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
 
 
 def state_specs(config: TopicsConfig, state: str) -> list[TopicSpec]:
-    """The topics of one state version: its changelogs, and its origin."""
-    compacted = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    """The topics of one state version: its changelogs, its origin, and what its workers hand over."""
+    large = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    compacted = {"cleanup.policy": "compact", **large}
     return [
+        TopicSpec(config.interests(state), config.partitions, {"retention.ms": str(6 * HOURS), **large}),
         TopicSpec(config.windows(state), config.partitions, compacted),
         TopicSpec(config.trends(state), config.partitions, compacted),
         TopicSpec(config.origin(state), 1, compacted),
