@@ -34,20 +34,23 @@ ITEMS = 5_000
 class System(NamedTuple):
     """One row of the table."""
 
-    program: Path
+    program: str
     environ: Mapping[str, str] = {}
-    peer: bool = True
+    peer: bool = True  # runs in the peers' environment
     outputs: bool = True  # one an event; else the program keeps a count
+
+    def command(self, binaries: Path) -> list[str]:
+        return [str(binaries / "python") if self.peer else sys.executable, "-P", str(HERE / self.program)]
 
 
 SYSTEMS = {
-    "eddyline": System(HERE / "eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
-    "newest": System(HERE / "eddyline_ingest.py", {"BENCH_ROW": "newest"}, peer=False, outputs=False),
-    "raw": System(peers.HERE / "raw_loop.py", peer=False, outputs=False),
-    "bytewax": System(peers.HERE / "bytewax_app.py", {"BENCH_DURABLE": "1"}),
-    "bytewax_memory": System(peers.HERE / "bytewax_app.py", {"BENCH_DURABLE": "0"}),
-    "quix": System(peers.HERE / "quix_app.py"),
-    "faust": System(peers.HERE / "faust_app.py"),
+    "eddyline": System("eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
+    "newest": System("eddyline_ingest.py", {"BENCH_ROW": "newest"}, peer=False, outputs=False),
+    "raw": System("peers/raw_loop.py", peer=False, outputs=False),
+    "bytewax": System("peers/bytewax_app.py", {"BENCH_DURABLE": "1"}),
+    "bytewax_memory": System("peers/bytewax_app.py", {"BENCH_DURABLE": "0"}),
+    "quix": System("peers/quix_app.py"),
+    "faust": System("peers/faust_app.py"),
 }
 
 
@@ -103,16 +106,11 @@ def one(at: Place, name: str, number: int, binaries: Path, topic: str, n: int, f
     run = f"{name.replace('_', '-')}-{number}"
     environ = {**common.bench_environ(at, run, topic, f"{run}.output"), **system.environ}
     asyncio.run(prepare(at.kafka, environ, run))
-    python = binaries / "python" if system.peer else Path(sys.executable)
-    program = ["-m", f"tests.bench.{system.program.stem}"] if not system.peer else [str(system.program)]
-    if name == "raw":
-        program = [str(system.program)]
-    worker = common.Worker([str(python), *program], environ, at.folder / f"{run}.log")
+    worker = common.Worker(system.command(binaries), environ, at.folder / f"{run}.log", flame)
     try:
-        with common.profiled(worker, flame, binaries / "py-spy"):
-            if system.outputs:
-                return asyncio.run(common.watch_topic(worker, at.kafka, f"{run}.output", n))
-            return asyncio.run(common.watch_file(worker, Path(environ["BENCH_PROGRESS"]), n))
+        if system.outputs:
+            return asyncio.run(common.watch_topic(worker, at.kafka, f"{run}.output", n))
+        return asyncio.run(common.watch_file(worker, Path(environ["BENCH_PROGRESS"]), n))
     finally:
         worker.kill()
         asyncio.run(common.delete_topics(at.kafka, [f"{run}.", f"{run}-", f"changelog__{run}-"]))

@@ -1,7 +1,7 @@
 """Memory: resident bytes a user, and how memory grows under a steady load.
 
 `bytes_per_user` is RSS(users) - RSS(0) of one worker process, 20 distinct events a user, seen sets capped at 64.
-It is the worker without the part that makes lists (no catalogue, no profiles; torch is loaded all the same), from Kafka:
+It is the worker without the part that makes lists (no catalogue, no profiles; torch is loaded all the same):
 `--by ingest` sends the events, each user's in four sessions of five, so that rows move up through their size
 classes as they do in life, and the room they leave is in the figure; `--by restore` restores rows from a changelog.
 Items are few in the first, so that trends, which grow by pairs of items and not by users, are not in it.
@@ -29,7 +29,7 @@ from stream.kafka import topics
 from stream.kafka.clients import KafkaConfig
 from stream.replay import publish_items
 from stream.settings import Settings, load
-from tests.bench import common, peers, rows
+from tests.bench import common, rows
 from tests.bench.common import Place, Worker
 
 SESSIONS, SESSION = 4, 5
@@ -82,9 +82,9 @@ def resting(at: Place, name: str, users: int, by: str, flame: Path | None) -> in
     environ |= {**CAPPED, "BENCH_ROW": "newest"}
     with common.told(f"preparing {users:,} users by {by}"):
         settings = asyncio.run(rows.prepare(environ, users if by == "restore" else 0))
-    worker = Worker([sys.executable, "-m", "tests.bench.eddyline_ingest"], environ, at.folder / f"{name}.log")
+    worker = Worker([sys.executable, "-m", "tests.bench.eddyline_ingest"], environ, at.folder / f"{name}.log", flame)
     try:
-        with common.profiled(worker, flame, peers.environment() / "py-spy"), common.told("taking them in"):
+        with common.told("taking them in"):
             marks = asyncio.run(common.marks(worker, Path(environ["BENCH_MARKS"]), "restored"))
             if by == "ingest":
                 asyncio.run(taken_in(settings.kafka, worker, environ, users))
@@ -120,7 +120,7 @@ def slope(at: Place, args: argparse.Namespace) -> dict[str, Any]:
     environ = {**common.bench_environ(at, "steady", "steady.clicks", "steady.output"), **CAPPED}
     settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
     asyncio.run(catalogue(settings))
-    worker = Worker([sys.executable, "-m", "stream.console.cli", "worker"], environ, at.folder / "steady.log")
+    worker = Worker([sys.executable, "-m", "stream.console.cli", "worker"], environ, at.folder / "steady.log", None)
     try:
         with common.told("filling the rows, and warming up"):
             asyncio.run(filled(settings, environ, args.load_users))

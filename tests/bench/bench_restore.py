@@ -81,10 +81,9 @@ def one(
         if name == "eddyline"
         else [str(binaries / "python"), str(peers.HERE / "faust_app.py")]
     )
-    worker = common.Worker(command, {**environ, "BENCH_ROW": "newest"}, at.folder / f"{name}-{number}.log")
+    worker = common.Worker(command, {**environ, "BENCH_ROW": "newest"}, at.folder / f"{name}-{number}.log", flame)
     try:
-        with common.profiled(worker, flame, binaries / "py-spy"):
-            marks = asyncio.run(common.marks(worker, told, "assigned", "restored"))
+        marks = asyncio.run(common.marks(worker, told, "assigned", "restored"))
     finally:
         worker.kill()
     began, ended = marks["assigned"], marks["restored"]

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ from stream.kafka import topics
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import KafkaConfig, admin, consumer, producer
 from stream.replay import encode_event, partition_of
+from tests.bench import peers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -133,14 +136,19 @@ def told(what: str) -> Iterator[None]:
 
 
 class Worker:
-    """A process, and all that it starts."""
+    """A process, and all that it starts.
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+    Args:
+        flame: where its flame graph is to be drawn, from `draw` on. What it then costs is not to be quoted.
+    """
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path, flame: Path | None) -> None:
         self._log = log
+        self._flame = flame
+        self._spy: subprocess.Popen[str] | None = None
         with log.open("wb") as file:
             self._process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=file, stderr=file, cwd=ROOT)
         self._root = psutil.Process(self._process.pid)
-        self.pid = self._process.pid
 
     def cpu(self) -> float:
         """CPU-seconds of the tree, processes that have ended included."""
@@ -162,7 +170,20 @@ class Worker:
     def tail(self) -> str:
         return self._log.read_text(errors="replace")[-3000:]
 
+    def draw(self) -> None:
+        """What is measured begins now: so does the flame graph, where one is wanted."""
+        if self._flame is not None and self._spy is None:
+            self._flame.parent.mkdir(parents=True, exist_ok=True)
+            command = [str(peers.environment() / "py-spy"), "record", "--rate", "200", "--pid", str(self._process.pid)]
+            self._spy = subprocess.Popen(
+                [*command, "--output", str(self._flame)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+
     def kill(self) -> None:
+        if self._spy is not None:
+            self._spy.send_signal(signal.SIGINT)
+            _, said = self._spy.communicate(timeout=120)
+            print(f"flame graph: {self._flame}" if not self._spy.returncode else said, file=sys.stderr)
         for process in self._tree():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -204,6 +225,7 @@ async def watch(worker: Worker, progress: Progress, total: int) -> Measured:
         cpu, now = worker.cpu(), time.monotonic()
         if began is None and done * 10 >= total:
             began = done, cpu, now
+            worker.draw()
         if began is not None and done >= total:
             if began[0] * 2 > total:
                 raise SystemExit("the worker was done before it could be watched: give it more events")
@@ -254,28 +276,13 @@ async def marks(worker: Worker, path: Path, *names: str, timeout: float = 900.0)
         with suppress(FileNotFoundError):
             for line in map(json.loads, path.read_text().splitlines()):
                 found.setdefault(line["mark"], Mark(line["at"], line["cpu"], line["rows"]))
+        if found:
+            worker.draw()
         if set(names) <= set(found):
             return found
         if time.monotonic() > deadline:
             raise SystemExit(f"only {sorted(found)} of {names} within {timeout:.0f} s:\n{worker.tail()}")
         await asyncio.sleep(LOOK_S)
-
-
-@contextmanager
-def profiled(worker: Worker, flame: Path | None, py_spy: Path) -> Iterator[None]:
-    """Draw a worker's flame graph meanwhile, to `flame` where one is wanted. Its CPU figures are not to be quoted."""
-    if flame is None:
-        yield
-        return
-    flame.parent.mkdir(parents=True, exist_ok=True)
-    command = [str(py_spy), "record", "--pid", str(worker.pid), "--output", str(flame), "--rate", "200", "--native"]
-    spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        yield
-    finally:
-        spy.send_signal(2)
-        _, said = spy.communicate(timeout=120)
-        print(f"flame graph: {flame}" if flame.exists() else f"py-spy drew nothing:\n{said}")
 
 
 def median(values: Iterable[float]) -> float:
