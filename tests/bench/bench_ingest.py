@@ -57,7 +57,9 @@ SYSTEMS = {
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--faust-events", type=int, default=50_000, help="events for ordinary Faust, as a rate")
+    parser.add_argument(
+        "--faust-events", type=int, default=50_000, help="events for ordinary Faust, of as many fewer users"
+    )
     parser.add_argument("--users", type=int, default=200_000, help="the k-th is met in proportion to 1/k")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), metavar="SYSTEM")
@@ -75,7 +77,8 @@ def main() -> None:
         if "faust" in args.only:
             sizes["few-clicks"] = args.faust_events
         with common.told(f"publishing {' and '.join(f'{n:,}' for n in sizes.values())} events"):
-            asyncio.run(fill(at.kafka, sizes, args.users))
+            for topic, n in sizes.items():
+                asyncio.run(fill(at.kafka, topic, n, max(1, args.users * n // args.events)))
         for number in range(args.rounds):
             for name in args.only:
                 topic = "few-clicks" if name == "faust" else "clicks"
@@ -89,15 +92,11 @@ def main() -> None:
     summary(args, measured)
 
 
-async def fill(kafka: KafkaConfig, sizes: Mapping[str, int], users: int) -> None:
-    """The events, in their topics; the smaller topic has the first of the larger."""
-    n = max(sizes.values())
-    who = common.zipf(n, users, 1)
-    items = np.random.default_rng(2).integers(0, ITEMS, n)
+async def fill(kafka: KafkaConfig, topic: str, n: int, users: int) -> None:
+    """A topic and its events. Fewer events are of fewer users, so that windows fill as they do with all."""
     times = int(time.time() * 1000) - n + np.arange(n)
-    await topics.create(kafka, [topics.TopicSpec(name, PARTITIONS) for name in sizes], 1)
-    for name, size in sizes.items():
-        await common.publish(kafka, name, who[:size], items[:size], times[:size])
+    await topics.create(kafka, [topics.TopicSpec(topic, PARTITIONS)], 1)
+    await common.publish(kafka, topic, common.zipf(n, users, 1), np.random.default_rng(2).integers(0, ITEMS, n), times)
 
 
 def one(at: Place, name: str, number: int, binaries: Path, topic: str, n: int, flame: Path | None = None) -> Measured:
