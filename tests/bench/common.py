@@ -179,6 +179,10 @@ class Worker:
                 [*command, "--output", str(self._flame)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
 
+    def terminate(self) -> None:
+        """Tell it to stop, as a supervisor would; does not wait."""
+        self._process.terminate()
+
     def kill(self) -> None:
         if self._spy is not None:
             self._spy.send_signal(signal.SIGINT)
