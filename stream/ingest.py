@@ -86,9 +86,11 @@ class Ingest:
         arrived, first = time.monotonic(), records[0].offset
         quiet = self._debts.quiet(tp, first)
         events, bad = self._decoders[tp.topic].decode(records)
-        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events)
-        state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
-        state.trends.changed()
+        counted = state.trends.config.enabled
+        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events, counted)
+        if counted:
+            state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
+            state.trends.changed()
         next_offset = records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)
         if self._speaks[tp.topic] and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
