@@ -24,8 +24,8 @@ from stream import window
 from stream.app import faust_app
 from stream.events import Events
 from stream.ingest import Ingest
+from stream.intake import Intake
 from stream.kafka.batches import Record, plain, send
-from stream.kafka.changelog import Changelog
 from stream.monitor import Monitor
 from stream.settings import load
 from stream.state import State
@@ -79,20 +79,15 @@ def mark(name: str, state: State) -> None:
 async def main() -> None:
     """Run until killed."""
     s = load(environ={name: value for name, value in os.environ.items() if name.startswith("EDDYLINE_")})
-    topics, name = s.topics, s.state.name
-    inputs = list(s.input.topics.values())
-    state = State(
-        s.state,
-        inputs,
-        Trends(s.trends),
-        Changelog(s.kafka, topics.named(name)),
-        topics.windows(name),
-        topics.trends(name),
-    )
+    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None, None)
+    intake.silence.paused = False  # there is nobody here who could say so
+    state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())
     await producer.start()
-    ingest = Answers(s.input, state, producer, topics.dead_letters, s.group, Monitor(), lambda: None)
-    app = faust_app(s, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
+    dead_letters = s.topics.dead_letters
+    ingest = Answers(s.input, s.emit, state, intake.debts, producer, dead_letters, s.group, Monitor(), lambda: None)
+    inputs = list(s.input.topics.values())
+    app = faust_app(s, inputs, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
     state.bind(app)
     assigned = asyncio.Event()
 
