@@ -6,6 +6,7 @@ source shows to be unsafe for state is replaced here:
 - `getmany` yields one message per fetched partition batch; its value is the list of records.
 - Commits are never derived from acks: the `Keeper` says what is flushed and answered, and only that is committed.
 - Partitions are claimed before they are restored, and settled before they are given up.
+- Input partitions are fetched only once all are restored and sought.
 - Committed records only; the end of a restore is a position, because a transaction's marker is no record.
 - Topics that belong together are assigned together.
 """
@@ -122,6 +123,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._no_fetch = asyncio.Event()
         self._no_fetch.set()
+        self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -133,11 +135,13 @@ class BatchConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         if not self.flow_active:
             await self.wait(cast(Any, self.can_resume_flow))
+        changelogs, generation = self.app.tables.changelog_topics, self.app.consumer_generation_id
         active = set(self._get_active_partitions())
+        if self._sought != generation:
+            active = {tp for tp in active if tp.topic in changelogs}
         if not active:  # to aiokafka, none would mean all
             await self.sleep(FETCH_WAIT_S)
             return
-        generation = self.app.consumer_generation_id
         self._no_fetch.clear()
         try:
             records = await self._getmany(active, FETCH_WAIT_S)
@@ -145,7 +149,6 @@ class BatchConsumer(driver.Consumer):
             self._no_fetch.set()
         if self.should_stop or not self.flow_active:
             return
-        changelogs = self.app.tables.changelog_topics
         for tp, batch in records.items():
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return
@@ -181,6 +184,18 @@ class BatchConsumer(driver.Consumer):
         state = assignment.assignment.state_value(tp) if assignment and assignment.assignment else None
         return state.position - 1 if state is not None and state.has_valid_position else -1
 
+    async def perform_seek(self) -> None:
+        """Put input partitions where they are to be read from; none is fetched before, nor until Faust resumes the flow.
+
+        Faust seeks them one by one while they are fetched already, and then empties its queues: a batch that came in
+        between would be gone, and its partition read on behind it.
+        """
+        generation = self.app.consumer_generation_id
+        self.stop_flow()
+        await self._no_fetch.wait()
+        await super().perform_seek()
+        self._sought = generation
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between batches are no gaps: a batch is one message, and markers are no records."""
 
@@ -210,6 +225,7 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claim partitions before Faust restores them."""
         self.stop_flow()
+        self._sought = None
         try:
             # A fetch that is under way is dropped. It must end before anyone seeks: what it took from where a seek had
             # put the position would be lost, and a changelog that was never read would pass for a restored one.
