@@ -185,7 +185,7 @@ class BatchConsumer(driver.Consumer):
         return state.position - 1 if state is not None and state.has_valid_position else -1
 
     async def perform_seek(self) -> None:
-        """Put input partitions where they are to be read from; none is fetched before, nor until Faust resumes the flow.
+        """Put input partitions where they are to be read from; none is fetched before Faust resumes the flow after it.
 
         Faust seeks them one by one while they are fetched already, and then empties its queues: a batch that came in
         between would be gone, and its partition read on behind it.
@@ -245,11 +245,22 @@ class BatchTransport(driver.Transport):
 
 
 class Together(PartitionAssignor):
-    """Faust's assignor, grouping topics by their subscribers in a stable order.
+    """Faust's assignor, grouping topics by their subscribers in a stable order, and only once it knows them all.
 
     Faust groups by `tuple(set)`: two equal sets may be walked in different orders, and then topics that
-    belong together are assigned apart.
+    belong together are assigned apart. And it assigns what the cluster knows of: a broker that has just come
+    up may not know of every topic yet, and a worker would take in events without the windows that they belong to.
+    Then nothing is assigned; when more is known the group is asked again.
     """
+
+    @classmethod
+    def _get_copartitioned_groups(
+        cls, topics: set[str], cluster: Any, subscriptions: MutableMapping[str, list[str]]
+    ) -> MutableMapping[int, Iterable[set[str]]]:
+        if unknown := sorted(topic for topic in topics if not cluster.partitions_for_topic(topic)):
+            SERVICES.warning("nothing is assigned until the cluster knows of %s", ", ".join(unknown))
+            return {}
+        return super()._get_copartitioned_groups(topics, cluster, subscriptions)
 
     @classmethod
     def _group_co_subscribed(cls, topics: set[str], subscriptions: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
@@ -281,7 +292,7 @@ class BatchApp(faust.App):
 
 
 def check_together(assigned: set[TP], changelogs: set[str]) -> None:
-    """Refuse an assignment in which a topic's partitions differ from another's.
+    """Refuse an assignment in which a topic's partitions differ from another's, or a changelog is missing.
 
     Raises:
         StateError: a window would be updated here and restored elsewhere.
@@ -292,6 +303,7 @@ def check_together(assigned: set[TP], changelogs: set[str]) -> None:
     if not held:
         return
     everything = set().union(*held.values())
+    held.update({topic: set() for topic in changelogs - held.keys()})
     if apart := {topic: sorted(p) for topic, p in held.items() if p != everything}:
         raise StateError(
             f"this worker was assigned partitions {sorted(everything)}, but only some of them of {apart}; "
