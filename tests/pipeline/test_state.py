@@ -136,18 +136,20 @@ def test_a_fetch_that_is_under_way_when_partitions_come_takes_nothing_from_their
 def test_what_is_fetched_while_partitions_are_sought_is_not_emptied_out_of_a_queue(deployment: Deployment) -> None:
     """Faust empties its queues when it resumes: a batch in them would be gone, and read on behind."""
     slow = (
-        "import asyncio, time\n"
+        "import asyncio\n"
         "from aiokafka import AIOKafkaConsumer\n"
-        "from stream import window\n"
-        "seek, apply = AIOKafkaConsumer.seek_to_committed, window.apply\n"
+        "from stream.ingest import Ingest\n"
+        "from faust.types import TP\n"
+        "seek = AIOKafkaConsumer.seek_to_committed\n"
         "async def sought(self, *partitions):\n"
         "    done = await seek(self, *partitions)\n"
         "    await asyncio.sleep(1.0)\n"
         "    return done\n"
-        "def applied(*args):\n"
-        "    time.sleep(0.03)\n"
-        "    return apply(*args)\n"
-        "AIOKafkaConsumer.seek_to_committed, window.apply = sought, applied\n"
+        "async def agent(self, stream):\n"
+        "    async for event in stream.events():\n"
+        "        self.batch(TP(*event.message.tp), event.message.value)\n"
+        "        await asyncio.sleep(0.3)\n"
+        "AIOKafkaConsumer.seek_to_committed, Ingest.agent = sought, agent\n"
     )
     events = some_events(4000, users=60)
     first = deployment.worker().ready()
@@ -155,7 +157,7 @@ def test_what_is_fetched_while_partitions_are_sought_is_not_emptied_out_of_a_que
     deployment.settled()
     assert first.stop() == 0
     deployment.send(events[500:])
-    deployment.worker(slow, EDDYLINE_KAFKA__MAX_PARTITION_FETCH_BYTES="2000").ready()
+    deployment.worker(slow).ready()
     deployment.settled()
     check_state(deployment, events)
 

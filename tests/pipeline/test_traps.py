@@ -96,3 +96,14 @@ def test_a_worker_listens_nowhere_but_at_its_status_port_on_this_machine(deploym
 def test_a_worker_tells_what_it_has_open(deployment: Deployment) -> None:
     status = deployment.worker().ready().status()
     assert status["threads"] > 1 and status["tasks"] > 10 and status["fds"] > 10
+
+
+def test_a_changelog_row_that_cannot_be_read_stops_the_worker(deployment: Deployment) -> None:
+    """Faust would tell of it in the log, and go on without the row."""
+    s = deployment.settings
+    deployment.send_raw_to(s.topics.windows(s.state.name), 0, [(b"u1", b"no row")])
+    worker = deployment.worker()
+    assert worker.process.wait(60) != 0
+    assert "cannot be restored" in worker.log.read_text()
+    deployment.send(some_events(50, users=5))
+    assert not any(deployment.committed().values())
