@@ -9,6 +9,7 @@ import psutil
 from aiokafka import TopicPartition
 from confluent_kafka import Producer
 
+from stream.errors import StateError
 from stream.replay import partition_of
 from tests.chaos.compaction import to_an_empty_tail
 from tests.pipeline.harness import PARTITIONS, Deployment, Sent, check_state, check_windows, some_events, until
@@ -101,9 +102,10 @@ def test_a_worker_tells_what_it_has_open(deployment: Deployment) -> None:
 def test_a_changelog_row_that_cannot_be_read_stops_the_worker(deployment: Deployment) -> None:
     """Faust would tell of it in the log, and go on without the row."""
     s = deployment.settings
+    deployment.send(some_events(50, users=5))
     deployment.send_raw_to(s.topics.windows(s.state.name), 0, [(b"u1", b"no row")])
     worker = deployment.worker()
-    assert worker.process.wait(60) != 0
-    assert "cannot be restored" in worker.log.read_text()
-    deployment.send(some_events(50, users=5))
+    assert worker.process.wait(60) == StateError.exit_code
+    told = worker.log.read_text()
+    assert "the changelog of windows cannot be restored" in told and "eddyline backfill --as NAME" in told
     assert not any(deployment.committed().values())
