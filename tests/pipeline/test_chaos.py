@@ -34,17 +34,16 @@ def survived(plan: Plan, folder: Path, cache: Path) -> Result:
 def test_state_lists_and_letters_are_those_of_the_events_after_kills_freezes_and_a_broker_that_is_killed(
     tmp_path: Path, cache: Path
 ) -> None:
+    """Of seed 30: three workers frozen and two killed, one added, a flood, and the broker killed, in two rounds."""
     only = ("worker killed", "worker frozen", "worker added", "broker killed", "flood")
-    result = survived(
-        Plan(seed=5, rate=150, users=200, faults=5, only=only, rounds=2, compact_every=0), tmp_path, cache
-    )
+    plan = Plan(seed=30, rate=150, users=200, faults=4, only=only, rounds=2, compact_every=0)
+    result = survived(plan, tmp_path, cache)
     assert not result.wrong, result.told
-    assert result.rounds == 2 and result.worker_faults > 2 and result.broker_faults > 0
-    assert result.events > 1000 and result.lists > 500 and result.dead_letters > 0
+    assert result.rounds == 2 and result.worker_faults >= 3 and result.faults["broker killed"] == 1
+    assert result.events > 20_000 and result.lists > 500 and result.dead_letters > 0
 
 
 def test_a_worker_that_commits_before_it_flushes_is_found(tmp_path: Path, cache: Path) -> None:
-    plan = Plan(
-        seed=5, rate=150, users=200, faults=3, only=("worker killed",), rounds=2, defect=COMMITS_BEFORE_IT_FLUSHES
-    )
+    only = ("worker killed",)
+    plan = Plan(seed=5, rate=150, users=200, faults=3, only=only, rounds=2, defect=COMMITS_BEFORE_IT_FLUSHES)
     assert survived(plan, tmp_path, cache).wrong["offsets_wrong"] > 0
