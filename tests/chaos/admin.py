@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 Place = tuple[str, int]
 """A topic and the number of one of its partitions."""
-REQUEST_S = 10.0
+REQUEST_S = 5.0
 
 
 def client(address: str) -> AdminClient:

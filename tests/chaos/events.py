@@ -27,8 +27,10 @@ ROUND_MS = 6 * 3_600_000
 """How much of event time a round takes."""
 AGO_MS = 150 * 86_400_000
 STEP_MS = 37
-REPEATS_UNTIL = 90
-"""Events after which a user's are repeated no more: a repeat counts nothing while the history holds the first."""
+MOST = 120
+"""Events of a user who repeats some. A repeat counts nothing while the history holds the first, and so the history must
+hold them all: which topic is read first would decide otherwise. Those who return, and those of a flood, have more.
+"""
 FLOOD_USERS = 24
 
 
@@ -107,8 +109,9 @@ class Source:
         out: list[Record] = []
         for chosen in self._rng.choice(len(self._crowd), n, p=self._weights).tolist():
             user = self._crowd[chosen]
-            again = self._rng.random() < 0.06 and user.repeats and user.last and user.n < REPEATS_UNTIL
-            if again:
+            if user.repeats and user.n >= MOST:
+                user = self._returning[chosen % len(self._returning)]
+            if self._rng.random() < 0.06 and user.repeats and user.last:
                 action, item, ts = user.last[-1 if user.action else int(self._rng.integers(len(user.last)))]
                 out.append(_record(action, user.name, item, ts, now_ms))
             elif self._rng.random() < 0.004:
