@@ -1,6 +1,6 @@
 # Every command a developer needs. Works from a bare Python 3.11: uv is used where it is there, and fetched where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system lint format bench profile constraints clean
+.PHONY: help install demo test test-system chaos lint format bench profile constraints clean
 SHELL := /bin/bash
 
 BIN := .venv/bin
@@ -55,6 +55,9 @@ test-system: install ## the tests that drive the product as a user does; install
 	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qq -y $$missing >/dev/null; \
 	fi; \
 	$(BIN)/python -m pytest -q -m system tests $(ARGS)
+
+chaos: install ## an hour of faults on a real broker, held against a known answer; ARGS="--minutes 3 --seed 7"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: install ## what CI checks: ruff, its formatting, pyright
 	@$(BIN)/ruff check .

@@ -6,6 +6,10 @@ events. `/health`: both.
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -49,8 +53,21 @@ class StatusServer:
         return _answer(self._pipeline.ready, {"ready": self._pipeline.ready})
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response(self._pipeline.status())
+        return web.json_response(self._pipeline.status() | held(self._pipeline))
 
 
 def _answer(well: bool, told: dict[str, Any]) -> web.Response:
     return web.json_response(told, status=200 if well else 503)
+
+
+def held(pipeline: Pipeline) -> dict[str, int]:
+    """What this process has open, so that a leak is seen from outside: `threads`, asyncio `tasks`, and, where the
+    system tells them, descriptors as `fds`.
+    """
+    thread: Any = getattr(pipeline.app.consumer, "_thread", None)
+    fetching = getattr(thread, "thread_loop", None)
+    tasks = len(asyncio.all_tasks()) + (len(asyncio.all_tasks(fetching)) if fetching is not None else 0)
+    counts = {"threads": threading.active_count(), "tasks": tasks}
+    with suppress(OSError):
+        counts["fds"] = len(list(Path("/proc/self/fd").iterdir()))
+    return counts

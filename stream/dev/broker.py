@@ -153,6 +153,14 @@ class LocalBroker:
         """End the broker at once (SIGKILL), as a crash would: for tests. False where none ran."""
         return self._signal(signal.SIGKILL, 10.0)
 
+    def freeze(self) -> bool:
+        """Stop the broker where it stands (SIGSTOP), as a machine that hangs would: for tests. False where none ran."""
+        return self._signal(signal.SIGSTOP, None)
+
+    def thaw(self) -> bool:
+        """Let a frozen broker go on. False where none ran."""
+        return self._signal(signal.SIGCONT, None)
+
     def status(self) -> BrokerStatus:
         """What runs now, and whether it takes requests."""
         record = self._record()
@@ -210,13 +218,16 @@ class LocalBroker:
                 return process
         return None
 
-    def _signal(self, number: signal.Signals, timeout: float) -> bool:
+    def _signal(self, number: signal.Signals, timeout: float | None) -> bool:
+        """Send a signal, and wait until the process has ended (None: it is not meant to). False where none ran."""
         record = self._record()
         process = self._process(record) if record else None
         if process is None:
             return False
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
+            if timeout is None:
+                return True
             try:
                 process.wait(timeout)
             except psutil.TimeoutExpired:

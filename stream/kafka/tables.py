@@ -14,6 +14,8 @@ import faust
 from faust.stores import memory
 from faust.types import AppT
 
+from stream.errors import StateError
+
 log = logging.getLogger(__name__)
 SERVICES = logging.getLogger("faust.services")
 """Where Faust's service classes tell of their starts and stops; ours among them."""
@@ -65,13 +67,20 @@ class _RestoreStore(memory.Store):
     """Hands restored batches on; stops the process where that fails: Faust would log it and go on without the row."""
 
     logger = SERVICES
+    _crashing: asyncio.Future[None] | None = None
 
     def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
+        if self._crashing is not None:  # what stops empties Faust's buffers once more, and must not fail once more
+            return
         put = cast(_Restored, self.table).put
         try:
             for event in batch:
                 put(event.message.partition, event.message.value)
         except Exception as error:
-            log.critical("the changelog %s cannot be restored: %s", self.table.name, error)
-            self._crashing = asyncio.ensure_future(self.app.crash(error))
+            log.critical("the changelog of %s cannot be restored", self.table.name, exc_info=True)
+            told = StateError(
+                f"the changelog of {self.table.name} cannot be restored: {error}",
+                "run the version that wrote it, or build a new state: eddyline backfill --as NAME",
+            )
+            self._crashing = asyncio.ensure_future(self.app.crash(told))
             raise

@@ -6,6 +6,7 @@ source shows to be unsafe for state is replaced here:
 - `getmany` yields one message per fetched partition batch; its value is the list of records.
 - Commits are never derived from acks: the `Keeper` says what is flushed and answered, and only that is committed.
 - Partitions are claimed before they are restored, and settled before they are given up.
+- Input partitions are fetched only once all are restored and sought.
 - Committed records only; the end of a restore is a position, because a transaction's marker is no record.
 - Topics that belong together are assigned together.
 """
@@ -133,6 +134,7 @@ class BatchConsumer(driver.Consumer):
         self._fetched: dict[TP, int] = {}
         self.committing: Mapping[TP, int] = {}
         self._owed: Mapping[TP, int] = {}
+        self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -144,11 +146,13 @@ class BatchConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         if not self.flow_active:
             await self.wait(cast(Any, self.can_resume_flow))
+        changelogs, generation = self.app.tables.changelog_topics, self.app.consumer_generation_id
         active = set(self._get_active_partitions())
+        if self._sought != generation:
+            active = {tp for tp in active if tp.topic in changelogs}
         if not active:  # to aiokafka, none would mean all
             await self.sleep(FETCH_WAIT_S)
             return
-        generation = self.app.consumer_generation_id
         self._no_fetch.clear()
         try:
             records = await self._getmany(active, FETCH_WAIT_S)
@@ -157,7 +161,6 @@ class BatchConsumer(driver.Consumer):
         if self.should_stop or not self.flow_active:
             return
         self._measure(active, records)
-        changelogs = self.app.tables.changelog_topics
         for tp, batch in records.items():
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return
@@ -225,6 +228,18 @@ class BatchConsumer(driver.Consumer):
         # The log may go on with a transaction's markers, which are offsets and never applied.
         return max(0, end - (position if applied > fetched else applied))
 
+    async def perform_seek(self) -> None:
+        """Put input partitions where they are to be read from; none is fetched before Faust resumes the flow after it.
+
+        Faust seeks them one by one while they are fetched already, and then empties its queues: a batch that came in
+        between would be gone, and its partition read on behind it.
+        """
+        generation = self.app.consumer_generation_id
+        self.stop_flow()
+        await self._no_fetch.wait()
+        await super().perform_seek()
+        self._sought = generation
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between batches are no gaps: a batch is one message, and markers are no records."""
 
@@ -265,6 +280,7 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Claim partitions before Faust restores them."""
         self.stop_flow()
+        self._sought = None
         try:
             # A fetch that is under way is dropped. It must end before anyone seeks: what it took from where a seek had
             # put the position would be lost, and a changelog that was never read would pass for a restored one.
@@ -287,11 +303,22 @@ class BatchTransport(driver.Transport):
 
 
 class Together(PartitionAssignor):
-    """Faust's assignor, grouping topics by their subscribers in a stable order.
+    """Faust's assignor, grouping topics by their subscribers in a stable order, and only once it knows them all.
 
     Faust groups by `tuple(set)`: two equal sets may be walked in different orders, and then topics that
-    belong together are assigned apart.
+    belong together are assigned apart. And it assigns what the cluster knows of: a broker that has just come
+    up may not know of every topic yet, and a worker would take in events without the windows that they belong to.
+    Then nothing is assigned; when more is known the group is asked again.
     """
+
+    @classmethod
+    def _get_copartitioned_groups(
+        cls, topics: set[str], cluster: Any, subscriptions: MutableMapping[str, list[str]]
+    ) -> MutableMapping[int, Iterable[set[str]]]:
+        if unknown := sorted(topic for topic in topics if not cluster.partitions_for_topic(topic)):
+            SERVICES.warning("nothing is assigned until the cluster knows of %s", ", ".join(unknown))
+            return {}
+        return super()._get_copartitioned_groups(topics, cluster, subscriptions)
 
     @classmethod
     def _group_co_subscribed(cls, topics: set[str], subscriptions: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
@@ -323,7 +350,7 @@ class BatchApp(faust.App):
 
 
 def check_together(assigned: set[TP], changelogs: set[str]) -> None:
-    """Refuse an assignment in which a topic's partitions differ from another's.
+    """Refuse an assignment in which a topic's partitions differ from another's, or a changelog is missing.
 
     Raises:
         StateError: a window would be updated here and restored elsewhere.
@@ -334,6 +361,7 @@ def check_together(assigned: set[TP], changelogs: set[str]) -> None:
     if not held:
         return
     everything = set().union(*held.values())
+    held.update({topic: set() for topic in changelogs - held.keys()})
     if apart := {topic: sorted(p) for topic, p in held.items() if p != everything}:
         raise StateError(
             f"this worker was assigned partitions {sorted(everything)}, but only some of them of {apart}; "

@@ -154,6 +154,35 @@ def test_a_fetch_that_is_under_way_when_partitions_come_takes_nothing_from_their
     check_state(deployment, events)
 
 
+def test_what_is_fetched_while_partitions_are_sought_is_not_emptied_out_of_a_queue(deployment: Deployment) -> None:
+    """Faust empties its queues when it resumes: a batch in them would be gone, and read on behind."""
+    slow = (
+        "import asyncio\n"
+        "from aiokafka import AIOKafkaConsumer\n"
+        "from stream.ingest import Ingest\n"
+        "from faust.types import TP\n"
+        "seek = AIOKafkaConsumer.seek_to_committed\n"
+        "async def sought(self, *partitions):\n"
+        "    done = await seek(self, *partitions)\n"
+        "    await asyncio.sleep(1.0)\n"
+        "    return done\n"
+        "async def agent(self, stream):\n"
+        "    async for event in stream.events():\n"
+        "        self.batch(TP(*event.message.tp), event.message.value)\n"
+        "        await asyncio.sleep(0.3)\n"
+        "AIOKafkaConsumer.seek_to_committed, Ingest.agent = sought, agent\n"
+    )
+    events = some_events(4000, users=60)
+    first = deployment.worker().ready()
+    deployment.send(events[:500])
+    deployment.settled()
+    assert first.stop() == 0
+    deployment.send(events[500:])
+    deployment.worker(slow).ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
 def test_late_and_repeated_events_and_topics_out_of_step_leave_the_window_a_set(deployment: Deployment) -> None:
     start = 1_700_000_000_000
     events = [Sent("a", f"i{n % 7}", "click", start + 1000 * (n % 5)) for n in range(40)]
