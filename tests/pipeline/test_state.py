@@ -198,8 +198,8 @@ def test_an_agent_that_raises_stops_the_process_and_skips_nothing(deployment: De
     raising = (
         "from stream import window\n"
         "real = window.apply\n"
-        "def apply(columns, partition, topic, events):\n"
-        "    done = real(columns, partition, topic, events)\n"
+        "def apply(columns, partition, topic, events, *more):\n"
+        "    done = real(columns, partition, topic, events, *more)\n"
         "    if 'u3' in events.users: raise RuntimeError('a defect')\n"
         "    return done\n"
         "window.apply = apply\n"
