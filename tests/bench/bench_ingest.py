@@ -142,7 +142,7 @@ def summary(args: argparse.Namespace, measured: Mapping[str, list[Measured]]) ->
         [
             name,
             f"{cpu[name]:,.0f}",
-            f"{min(m.cpu_rate for m in rounds):,.0f} - {max(m.cpu_rate for m in rounds):,.0f}",
+            f"{min(m.cpu_rate for m in rounds) / 1000:.1f} - {max(m.cpu_rate for m in rounds) / 1000:.1f}",
             f"{rate[name]:,.0f}",
             f"{common.median(ratios[name]):.2f}" if name in ratios else "",
         ]
@@ -150,7 +150,7 @@ def summary(args: argparse.Namespace, measured: Mapping[str, list[Measured]]) ->
     ]
     common.report(
         f"ingest: {args.events:,} events, {args.users:,} users, {PARTITIONS} partitions, {args.rounds} rounds",
-        ["system", "events / worker CPU-s", "rounds", "events / s", "eddyline is x times, by CPU"],
+        ["system", "events / worker CPU-s", "rounds, 1000s", "events / s", "eddyline / it, by CPU"],
         rows,
         {
             "bench": "ingest",
