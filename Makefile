@@ -1,6 +1,6 @@
 # Every command a developer needs. Works from a bare Python 3.11: uv is used where it is there, and fetched where it is not.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-system chaos lint format bench constraints clean
+.PHONY: help install demo test test-system chaos lint format bench profile constraints clean
 SHELL := /bin/bash
 
 BIN := .venv/bin
@@ -68,11 +68,18 @@ format: install ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## NAME=ingest runs tests/bench/bench_ingest.py; without NAME the benches are listed
+bench: install ## NAME=ingest runs tests/bench/bench_ingest.py, with ARGS; without NAME the benches are listed
 	@if [ -f "tests/bench/bench_$(NAME).py" ]; then exec $(BIN)/python -m tests.bench.bench_$(NAME) $(ARGS); fi; \
 	shopt -s nullglob; \
 	for bench in tests/bench/bench_*.py; do name=$${bench##*/bench_}; echo "  make bench NAME=$${name%.py}"; done; \
 	[ -z "$(NAME)" ] || { echo "there is no bench $(NAME)" >&2; exit 2; }
+
+PROFILED_ingest := --only eddyline --rounds 1
+PROFILED_restore := --only eddyline --rounds 1
+PROFILED_memory := --minutes 0
+profile: install ## NAME=ingest draws the flame graph of that bench's eddyline worker to build/flame-ingest.svg
+	@[ -n "$(PROFILED_$(NAME))" ] || { echo "NAME is one of: ingest, restore, memory" >&2; exit 2; }
+	@$(BIN)/python -m tests.bench.bench_$(NAME) $(PROFILED_$(NAME)) --profile build/flame-$(NAME).svg $(ARGS)
 
 constraints: install ## pin the newest versions that fit pyproject.toml
 	@uv=$$(command -v uv || echo $(BIN)/uv); $$uv pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-annotate \

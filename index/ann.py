@@ -1,14 +1,15 @@
 """Search with FAISS (Johnson, Douze and Jegou, 2017): Flat on a CPU, or on a GPU where faiss-gpu and a device
-are there.
+are there, and HNSW (Malkov and Yashunin, 2016) where a CPU has many vectors to compare.
 
-Not approximate yet: Flat compares every vector, faster than torch on a CPU. GPU indexes ignore id selectors
-and cannot remove, so nothing here relies on either: a change builds a new index aside and swaps it in;
-`exclude` over-fetches and masks; `allow` compares the allowed vectors alone.
+Flat compares every vector, faster than torch on a CPU. GPU indexes and HNSW ignore id selectors or cannot
+remove, so nothing here relies on either: a change builds a new index aside and swaps it in; `exclude`
+over-fetches and masks; `allow` compares the allowed vectors alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +20,14 @@ import numpy as np
 from index import base
 from index.base import Ids, Vectors
 from index.exact import ExactIndex
-from index.recall import sufficient_recall
+from index.recall import IndexBuildError, sufficient_recall
 
 GPU_MAX_K = 2048
 PROBES = 64
+HNSW_FROM = 50_000
+"""Vectors from which a CPU is asked to search a graph: below, comparing all of them takes less than 2 ms."""
+HNSW_LINKS, HNSW_BUILD, HNSW_SEARCH = 32, 80, 128
+"""Neighbours a vector is linked to; how many candidates are kept when it is put in, and at least when one is sought."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +40,13 @@ class _Snapshot:
 
 
 class FaissIndex:
-    """FAISS Flat inner product. device: "cpu", or "cuda" / "cuda:N", which needs a FAISS built for GPUs."""
+    """FAISS by inner product. device: "cpu", or "cuda" / "cuda:N", which needs a FAISS built for GPUs and is always
+    Flat. graph: search an HNSW graph instead of comparing all.
+    """
 
-    def __init__(self, dim: int, device: str = "cpu") -> None:
+    def __init__(self, dim: int, device: str = "cpu", graph: bool = False) -> None:
         self._device = device
+        self._graph = graph
         self._resources = _gpu_resources(device)
         self.recall: float | None = None
         self._now = self._snapshot(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
@@ -73,8 +81,12 @@ class FaissIndex:
             return np.full((len(query), k), -np.inf, np.float32), np.full((len(query), k), -1, np.int64)
         if self._resources is not None and fetch > GPU_MAX_K:
             now = self._flat(now.ids, now.vectors)  # a GPU index returns at most 2,048 neighbours
-        scores, at = now.faiss.search(query, fetch)
-        ids = now.ids[at]
+        if isinstance(now.faiss, faiss.IndexHNSW):
+            wide = faiss.SearchParametersHNSW(efSearch=max(HNSW_SEARCH, fetch))  # pyright: ignore[reportAttributeAccessIssue]
+            scores, at = now.faiss.search(query, fetch, params=wide)
+        else:
+            scores, at = now.faiss.search(query, fetch)
+        ids = np.where(at >= 0, now.ids[at], -1)  # a graph may find fewer
         for row, hidden in enumerate(excluded):
             ids[row, np.isin(ids[row], hidden)] = -1
         return _nearest(scores, ids, k)
@@ -90,7 +102,7 @@ class FaissIndex:
         return index
 
     def stats(self) -> dict[str, Any]:
-        kind = "faiss-flat" if self._resources is None else "faiss-flat-gpu"
+        kind = "faiss-hnsw" if self._graph else "faiss-flat" if self._resources is None else "faiss-flat-gpu"
         return {
             "kind": kind,
             "device": self._device,
@@ -100,6 +112,11 @@ class FaissIndex:
         }
 
     def _snapshot(self, ids: Ids, vectors: Vectors) -> _Snapshot:
+        if self._graph and len(vectors):
+            graph = faiss.IndexHNSWFlat(vectors.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efConstruction = HNSW_BUILD
+            graph.add(np.ascontiguousarray(vectors))  # pyright: ignore[reportCallIssue]
+            return _Snapshot(ids, vectors, graph)
         flat = self._flat(ids, vectors)
         if self._resources is None:
             return flat
@@ -114,15 +131,22 @@ class FaissIndex:
 
 
 def build(vectors: Vectors, device: str = "cpu", k: int = 10) -> FaissIndex:
-    """An index of vectors f32[N,d] under the ids 0..N-1, its recall@k measured with up to 64 of them as
-    queries.
+    """An index of vectors f32[N,d] under the ids 0..N-1, its recall@k measured with up to 64 of them as queries.
 
-    Raises IndexBuildError where that falls short.
+    On a CPU a graph from 50,000 vectors on, unless it finds too little of them: then all are compared.
+    Raises IndexBuildError where even that falls short.
     """
-    index = FaissIndex(vectors.shape[1], device)
-    index.add(np.arange(len(vectors), dtype=np.int64), vectors)
+    if device == "cpu" and len(vectors) >= HNSW_FROM:
+        with suppress(IndexBuildError):
+            return _measured(FaissIndex(vectors.shape[1], graph=True), vectors, k)
+    return _measured(FaissIndex(vectors.shape[1], device), vectors, k)
+
+
+def _measured(index: FaissIndex, vectors: Vectors, k: int) -> FaissIndex:
+    ids = np.arange(len(vectors), dtype=np.int64)
+    index.add(ids, vectors)
     reference = ExactIndex(vectors.shape[1])
-    reference.add(np.arange(len(vectors), dtype=np.int64), vectors)
+    reference.add(ids, vectors)
     probes = vectors[:: max(1, len(vectors) // PROBES)][:PROBES]
     index.recall = sufficient_recall(index, reference, probes, k)
     return index

@@ -136,12 +136,7 @@ class Engine:
         near = search(fused.vectors.cpu().numpy(), fetch)[1]
         near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
         near = _first(near, m)
-        counted = online.related(self.window_rows(h)[1]) * (1 - self.mix.popular)
-        counted += self.mix.popular * online.popularity
-        counted[~allowed] = -1.0
-        k = min(m, n)
-        strong = np.argpartition(-counted, k - 1, axis=1)[:, :k]
-        strong = np.where(np.take_along_axis(allowed, strong, 1), strong, -1)
+        strong = online.strongest(self.window_rows(h)[1], self.mix.popular, allowed, min(m, n))
         return _distinct(np.concatenate([near, strong], axis=1).astype(np.int32))
 
     def rank(
@@ -163,8 +158,10 @@ class Engine:
         _, rows = self.window_rows(h)
         there = candidates >= 0
         at = np.maximum(candidates, 0)
-        neural = self._dots(fused.vectors, at)
-        related = np.take_along_axis(online.related(rows), at, 1)
+        with torch.inference_mode():
+            items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
+            neural = torch.einsum("bd,bmd->bm", fused.vectors, items_BMD).cpu().numpy()
+        related = online.related_at(rows, at)
         scores = combined(neural, related, online.popularity[at], self.mix)
         scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
@@ -174,7 +171,7 @@ class Engine:
             for b in range(len(h))
         ]
         if reasons:
-            self._explain(h, fused, ranked, candidates, online)
+            self._explain(h, fused, ranked, items_BMD, there, online)
         return ranked
 
     def _explain(
@@ -182,10 +179,13 @@ class Engine:
         h: Histories,
         fused: Fused,
         ranked: list[Ranked],
-        candidates: NDArray[np.int32],
+        items_BMD: torch.Tensor,
+        there: NDArray[np.bool_],
         online: OnlineScores,
     ) -> None:
-        """Fills in the reasons of each list."""
+        """Fills in the reasons of each list. `items_BMD` are the candidates' vectors, `there` bool[B,M] says which
+        are candidates at all.
+        """
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> torch.Tensor:
@@ -193,21 +193,14 @@ class Engine:
             return self.model.encode(windows, window_rows, self._items, none).vectors
 
         with torch.inference_mode():
-            at = torch.from_numpy(np.maximum(candidates, 0)).to(self._items.device)
-            there = torch.from_numpy(candidates >= 0).to(self._items.device)[..., None]
-            average = (self._items[at] * there).sum(1) / there.sum(1).clamp(min=1)
+            share_BM = torch.from_numpy(there / np.maximum(there.sum(1, keepdims=True), 1)).to(items_BMD)
+            average = torch.einsum("bm,bmd->bd", share_BM, items_BMD)
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
                 h, window, rows, fused, self._items, average, lists, encode_window, online, self.mix
             )
         for one, reasons in zip(ranked, found, strict=True):
             one.reasons.extend(reasons)
-
-    def _dots(self, users: torch.Tensor, at: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Inner products of users f32[B,D] with the items at catalogue rows i32[B,M]: f32[B,M]."""
-        with torch.inference_mode():
-            items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
-            return torch.einsum("bd,bmd->bm", users, items_BMD).cpu().numpy()
 
 
 def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:

@@ -14,7 +14,10 @@ same line.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -143,24 +146,88 @@ class OnlineScores:
         The mean over the window's items, weighted by recency, of the share of interactions that the item
         followed.
         """
-        weights = self._weights(window)
-        row, place = np.nonzero(window >= 0)
-        rows: Any = sparse.csr_array(
-            (weights[row, place], (row, window[row, place])), shape=(len(window), self.steps.shape[0])
-        )
-        return (rows @ self.steps).toarray()
+        return self._related(window).toarray()
+
+    def related_at(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """`related` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
+        related = self._related(window)
+        out = np.empty(candidates.shape, np.float32)
+        line = np.zeros(self.steps.shape[1], np.float32)
+        for b, (at, share) in enumerate(_rows(related)):
+            line[at] = share
+            out[b] = line[candidates[b]]
+            line[at] = 0
+        return out
+
+    def strongest(
+        self, window: NDArray[np.int32], popular: float, allowed: NDArray[np.bool_], m: int
+    ) -> NDArray[np.int32]:
+        """The m allowed items (bool[B,N]) with the greatest (1 - popular) x related + popular x popularity, in no
+        order: i32[B,m], -1 where there are fewer.
+
+        What follows nothing in the window counts by its popularity alone, so only what follows something, and the
+        most popular, are looked at.
+        """
+        out = np.full((len(window), m), -1, np.int32)
+        for b, (at, share) in enumerate(_rows(self._related(window))):
+            shown = allowed[b, at]
+            at, share = at[shown], share[shown]
+            score = (1 - popular) * share + popular * self.popularity[at]
+            if len(at) > m:
+                best = np.argpartition(-score, m - 1)[:m]
+                at, score = at[best], score[best]
+            often = self._often(at, allowed[b], m)
+            rows = np.concatenate([at, often])
+            if len(rows) > m:
+                score = np.concatenate([score, popular * self.popularity[often]])
+                rows = rows[np.argpartition(-score, m - 1)[:m]]
+            out[b, : len(rows)] = rows
+        return out
+
+    def _often(self, but: NDArray[np.int32], allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
+        """The m most popular items that are allowed bool[N], without those in `but`; fewer where there are not more."""
+        open_to = allowed.copy()
+        open_to[but] = False
+        looked = 2 * m
+        while True:
+            often = self._by_popularity[:looked]
+            often = often[open_to[often]]
+            if len(often) >= m or looked >= len(allowed):
+                return often[:m]
+            looked *= 4
 
     def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """The part of `related` that each item of a window i32[K] gives to each candidate i32[n]: f32[K,n];
         summed over K, `related`.
         """
-        parts = np.zeros((len(window), len(candidates)), np.float32)
-        place = np.flatnonzero(window >= 0)
-        if len(place):
-            weights = self._weights(window[None])[0]
-            steps = self.steps[window[place]].tocsc()[:, candidates].toarray()
-            parts[place] = steps * weights[place, None]
-        return parts
+        wanted = np.maximum(window, 0).astype(np.int64)[:, None] * self.steps.shape[1] + candidates
+        at = np.minimum(np.searchsorted(self._places, wanted), max(len(self._places) - 1, 0))
+        if not len(self._places):
+            return np.zeros(wanted.shape, np.float32)
+        there = (self._places[at] == wanted) & (window >= 0)[:, None]
+        return np.where(there, self.steps.data[at], np.float32(0)) * self._weights(window[None])[0][:, None]
+
+    def _related(self, window: NDArray[np.int32]) -> Any:
+        """`related` as CSR f32[B,N]."""
+        weights = self._weights(window)
+        row, place = np.nonzero(window >= 0)
+        rows: Any = sparse.csr_array(
+            (weights[row, place], (row, window[row, place])), shape=(len(window), self.steps.shape[0])
+        )
+        return rows @ self.steps
+
+    @cached_property
+    def _by_popularity(self) -> NDArray[np.int32]:
+        """Catalogue rows, the most popular first."""
+        return np.argsort(-self.popularity, kind="stable").astype(np.int32)
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Where `steps` has entries, row x N + column, ascending."""
+        n = self.steps.shape[1]
+        return np.repeat(np.arange(self.steps.shape[0], dtype=np.int64) * n, np.diff(self.steps.indptr)) + (
+            self.steps.indices
+        )
 
     def _weights(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
         """recency^(places from the newest) over the items that are there, f32[B,K], each row summing to 1 (or
@@ -170,6 +237,12 @@ class OnlineScores:
         newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
         weights = np.where(there, self.params.recency**newer, 0.0)
         return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+
+
+def _rows(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """(columns, values) of each row of a CSR matrix."""
+    for start, end in pairwise(matrix.indptr.tolist()):
+        yield matrix.indices[start:end], matrix.data[start:end]
 
 
 def _decayed(

@@ -1,7 +1,12 @@
 """The topology on one page: topics, tables, agent, followers, and the tasks around them.
 
-    input topics --agent--> windows, trends (tables) --waiting users--> recommender --> recommendations
+    input topics --agent--> windows, trends (tables) --users who wait--> recommender --> recommendations
     catalog, release, other partitions' trends --followers--> serving --^
+
+With roles apart, what lies before the recommender is one worker (`stream.intake`) and hands over by a topic, what
+lies behind it another (`stream.lists`):
+
+    ... windows --users who wait--> handover --> interests --agent--> desk --users who wait--> recommender ...
 
 Nothing is decided here, and nothing else imports this module but the worker that runs it.
 """
@@ -11,32 +16,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
-from model.encoder import TextEncoder
-from stream.ingest import Ingest
-from stream.kafka.changelog import Changelog
+from stream.desk import Desk
+from stream.errors import EddylineError
+from stream.handover import Handover
+from stream.health import Health
+from stream.intake import Intake
+from stream.interests import Source
+from stream.kafka.clients import KafkaConfig
 from stream.kafka.follow import Follower
 from stream.kafka.tables import raw_topic
 from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
+from stream.lists import Lists
 from stream.monitor import Monitor
-from stream.recommend import Recommender
-from stream.serving import Serving, leave_a_core, pick_device
 from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
 
 log = logging.getLogger(__name__)
 
+ALIVE_S = 0.2
+"""How often the group is told that this worker is there."""
+
 
 class Pipeline:
-    """One worker's parts, wired.
+    """One worker's parts, wired. By its role it has both halves, or one of them and what takes the other's place.
 
     Args:
         partitions: the partition count of inputs and changelogs.
@@ -44,123 +53,136 @@ class Pipeline:
     """
 
     def __init__(self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None) -> None:
-        kafka, topics, name = settings.kafka, settings.topics, settings.state.name
+        kafka, topics = settings.kafka, settings.topics
         self.settings = settings
         self.partitions = partitions
         self.monitor = Monitor()
         self.trends = Trends(settings.trends)
-        inputs = list(settings.input.topics.values())
-        self._trends_topic = topics.trends(name)
-        self.state = State(
-            settings.state,
-            inputs,
-            self.trends,
-            Changelog(kafka, topics.named(name)),
-            topics.windows(name),
-            self._trends_topic,
-        )
-        device = pick_device(settings.recommend.device)
-        self.serving = Serving(
-            TextEncoder(settings.encoder.name, device, settings.cache),
-            self.trends,
-            device,
-            topics.catalog,
-            self.monitor,
-            settings.recommend.shadow,
-        )
         self.producer = AIOKafkaProducer(**kafka.producer())
-        # Of its own, and not idempotent: a letter that is refused for its size must not fail those that follow.
-        plain: dict[str, Any] = {**kafka.producer(), "enable_idempotence": False}
-        self.letters = AIOKafkaProducer(**plain)
-        self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
-        self.recommender = Recommender(
-            settings.recommend,
-            self.state,
-            self.serving,
-            self.producer,
-            topics.recommendations,
-            topics.shadow,
-            self.monitor,
-            self._device,
-            lambda: int(time.time() * 1000),
-        )
-        self.ingest = Ingest(
-            settings.input,
-            self.state,
-            self.letters,
-            topics.dead_letters,
-            settings.group,
-            self.monitor,
-            self.recommender.wake,
-            silent_until,
-        )
-        self._followers = {
-            topics.catalog: Follower(kafka, self.serving.on_catalog),
-            topics.release: Follower(kafka, self.serving.on_release),
-            self._trends_topic: Follower(kafka, self.state.follow_trends),
-        }
-        self.app = faust_app(settings, partitions, self.state, self.ingest.agent)
-        self.state.bind(self.app)
-        self.state.on_owned = self._on_owned
+        self.health = Health(settings.health, kafka, self._expected)
+        self._followers: dict[str, Follower] = {}
+        self.intake: Intake | None = None
+        self.lists: Lists | None = None
+        handed_over = topics.interests(settings.state.name)
+        if settings.role == "recommend":
+            self._inputs = [handed_over]
+            desk = Desk(settings.state.settle_timeout_s, self.monitor, lambda: self._wake())
+            self.keeper: State | Desk = desk
+            self.source: Source = desk
+            agent = desk.agent
+        else:
+            self._inputs = list(settings.input.topics.values())
+            self.intake = Intake(
+                settings,
+                self.trends,
+                self.monitor,
+                lambda tp, applied: self._consumer.behind(tp, applied),
+                lambda: self.restored,
+                lambda: self._wake(),
+                silent_until,
+            )
+            self.keeper, self.source, agent = self.intake.state, self.intake.rows, self.intake.ingest.agent
+            self._followers[topics.control] = Follower(kafka, self.intake.on_control)
+        if settings.role == "ingest":
+            self.handover = Handover(self.source, self.producer, handed_over, self.monitor)
+            self._wake = self.handover.wake
+        else:
+            self.lists = Lists(settings, self.source, self.trends, self.producer, self.monitor)
+            self._wake = self.lists.recommender.wake
+            self._followers[topics.catalog] = Follower(kafka, self.lists.serving.on_catalog)
+            self._followers[topics.release] = Follower(kafka, self.lists.serving.on_release)
+        self._trends_topic = topics.trends(settings.state.name)
+        self._followers[self._trends_topic] = Follower(kafka, self._on_trends)
+        self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
+        if self.intake is not None:
+            self.intake.state.bind(self.app)
+        self.keeper.on_owned = self._on_owned
         self._tasks: list[asyncio.Task] = []
+        self._failure: EddylineError | None = None
 
     async def start(self) -> None:
         """Start everything that runs beside Faust. The app itself is started by the worker."""
-        await asyncio.gather(self.producer.start(), self.letters.start())
-        topics = self.settings.topics
-        for topic in (topics.catalog, topics.release):
+        await self.producer.start()
+        for topic in self._followers.keys() - {self._trends_topic}:
             self._followers[topic].follow([TopicPartition(topic, 0)])
-        caught_up = [self._followers[topic].caught_up for topic in (topics.catalog, topics.release)]
+        if self.intake is None:
+            self._on_owned(set())  # all trends are others'
         tasks: list[Coroutine[Any, Any, None]] = [follower.run() for follower in self._followers.values()]
-        tasks += [
-            self.serving.run(lambda: all(event.is_set() for event in caught_up)),
-            self.serving.refresh_trends(),
-            self.recommender.run(),
-            self.recommender.refresh_profiles(),
-        ]
+        tasks += [self.health.run(), self._stay_a_member()]
+        if self.intake is not None:
+            await self.intake.start()
+            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
+        if self.lists is not None:
+            topics = self.settings.topics
+            tasks += self.lists.tasks([self._followers[t].caught_up for t in (topics.catalog, topics.release)])
+        else:
+            tasks.append(self.handover.run())
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))
 
     @property
     def ready(self) -> bool:
-        """Restored, with a catalogue and an index: events are being answered."""
-        return self.app.tables.actives_ready and not self.app.rebalancing and self.serving.ready.is_set()
+        """Restored, and with a catalogue and an index where lists are made: events are being answered."""
+        return self.restored and (self.lists is None or self.lists.serving.ready.is_set())
+
+    @property
+    def restored(self) -> bool:
+        """The rows of our partitions are there."""
+        return bool(self.app.tables.actives_ready) and not self.app.rebalancing
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast(BatchConsumer, self.app.consumer)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the worker cannot go on."""
+        return self._failure or self.app.crash_reason
 
     def committed(self, tp: TP) -> int:
         """The next offset that was committed for an input partition of ours; 0 where none was."""
-        return cast(BatchConsumer, self.app.consumer)._committed_offset.get(tp) or 0
+        return self._consumer._committed_offset.get(tp) or 0
+
+    def _expected(self) -> dict[TP, int]:
+        """What progress is measured by; nothing is expected of a worker that is not ready."""
+        if not self.ready:
+            return {}
+        return {tp: self.committed(tp) for topic in self._inputs for tp in (TP(topic, p) for p in self.keeper.owned)}
 
     def describe(self) -> str:
         """One line for a person."""
-        served = self.serving.current
-        return (
-            f"state {self.settings.state.name}, partitions {sorted(self.state.owned)}, "
-            f"{len(self.state.columns)} users, {len(served.catalog)} items, model {served.name}"
-        )
+        parts = [f"state {self.settings.state.name}", f"partitions {sorted(self.keeper.owned)}"]
+        if self.intake is not None:
+            parts.append(f"{len(self.intake.state.columns)} users")
+        if self.lists is not None:
+            served = self.lists.serving.current
+            parts.append(f"{len(served.catalog)} items, model {served.name}")
+        return ", ".join(parts)
 
     def status(self) -> dict[str, Any]:
         """What is to be known from outside, as JSON-able values."""
-        served = self.serving.current if self.serving.ready.is_set() else None
+        progress = self.keeper.progress
         return {
             "ready": self.ready,
+            "role": self.settings.role,
             "state": self.settings.state.name,
-            "partitions": sorted(self.state.owned),
-            "users": len(self.state.columns),
-            "state_bytes": self.state.columns.nbytes,
-            "waiting": self.state.progress.waiting,
-            "conflated": self.state.progress.conflated,
-            "items": len(served.catalog) if served else 0,
-            "model": served.name if served else None,
+            "partitions": sorted(self.keeper.owned),
+            "waiting": progress.waiting,
+            "conflated": progress.conflated,
+            "owed": progress.backlog + (self.lists.recommender.pace.deferred if self.lists is not None else 0),
+            "stalled": self.health.reason,
+            **(self.intake.status() if self.intake is not None else {}),
+            **(self.lists.status() if self.lists is not None else {}),
             **self.monitor.snapshot(),
         }
 
     async def drain(self) -> None:
         """Stop taking events in; answer, flush and commit what was taken in. Bounded by the state's settle timeout."""
-        consumer = cast(BatchConsumer, self.app.consumer)
+        consumer = self._consumer
         consumer.stop_flow()
         self.app.flow_control.suspend()
-        if self.serving.ready.is_set():
-            await self.state.settle()
+        if self.lists is None or self.lists.serving.ready.is_set():
+            await self.keeper.settle()
         await consumer.maybe_wait_for_commit_to_finish()
         await consumer.commit()
 
@@ -168,29 +190,52 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.state.close()
-        await asyncio.gather(self.producer.stop(), self.letters.stop())
-        self.serving.close()
-        self._device.shutdown(wait=False, cancel_futures=True)
+        await self.keeper.close()
+        await self.producer.stop()
+        if self.intake is not None:
+            await self.intake.stop()
+        if self.lists is not None:
+            self.lists.stop()
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except asyncio.CancelledError:
             raise
+        except EddylineError as error:  # which says what is to be known, where Faust would say it at length
+            self._failure = error
         except Exception as error:
             log.critical("%s failed", getattr(work, "__qualname__", work), exc_info=True)
             await self.app.crash(error)
 
+    async def _stay_a_member(self) -> None:
+        """However long nothing is fetched, for ever."""
+        while True:
+            self._consumer.alive()
+            await asyncio.sleep(ALIVE_S)
+
+    def _on_trends(self, tp: TopicPartition, records: Sequence[Any]) -> None:
+        """Counts of partitions that other workers own."""
+        if self.intake is None or tp.partition not in self.keeper.owned:
+            self.trends[tp.partition].restore({record.key: record.value for record in records})
+            self.trends.changed()
+
     def _on_owned(self, owned: set[int]) -> None:
-        """Our own trends are restored by Faust; those of the other partitions are followed."""
-        self.recommender.profiles.forget(set(range(self.partitions)) - owned)
-        others = set(range(self.partitions)) - owned
-        self._followers[self._trends_topic].follow(TopicPartition(self._trends_topic, p) for p in others)
+        """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
+        if self.intake is not None:
+            self.intake.debts.claimed()
+        if self.lists is not None:
+            self.lists.on_owned(set(range(self.partitions)) - owned)
+            others = set(range(self.partitions)) - (owned if self.intake is not None else set())
+            self._followers[self._trends_topic].follow(TopicPartition(self._trends_topic, p) for p in others)
 
 
 def faust_app(
-    settings: Settings, partitions: int, keeper: Keeper, agent: Callable[[Any], Coroutine[Any, Any, None]]
+    settings: Settings,
+    inputs: Sequence[str],
+    partitions: int,
+    keeper: Keeper,
+    agent: Callable[[Any], Coroutine[Any, Any, None]],
 ) -> BatchApp:
     """The Faust app: `stream.kafka.transport` decides what is fetched and committed, Faust the rest."""
     kafka = settings.kafka
@@ -215,9 +260,10 @@ def faust_app(
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
+        **_static(kafka),
     )
     app.kafka, app.keeper = kafka, keeper
-    channel = raw_topic(app, *settings.input.topics.values())
+    channel = raw_topic(app, *inputs)
 
     async def ingest(stream: Any) -> None:
         # Faust restarts an agent that raises, and goes on past the batch: it must stop the process instead.
@@ -230,3 +276,10 @@ def faust_app(
 
     app.agent(channel, name="ingest", concurrency=1)(ingest)
     return app
+
+
+def _static(kafka: KafkaConfig) -> dict[str, Any]:
+    """Faust's assignor gives every member an address and asserts that it keeps it: that of a static member, whose host
+    may change between two starts, is made of its name.
+    """
+    return {"canonical_url": f"http://{kafka.group_instance_id}:6066"} if kafka.group_instance_id else {}

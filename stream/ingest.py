@@ -19,6 +19,8 @@ from faust.types import TP
 
 from stream import window
 from stream.deadletters import bury
+from stream.debts import Debts
+from stream.emission import EmitConfig
 from stream.events import Decoder, Events, InputConfig, Unreadable
 from stream.monitor import Monitor
 from stream.progress import Trigger
@@ -40,7 +42,9 @@ class Ingest:
     def __init__(
         self,
         config: InputConfig,
+        emit: EmitConfig,
         state: State,
+        debts: Debts,
         producer: AIOKafkaProducer,
         dead_letters: str,
         group: str,
@@ -49,8 +53,10 @@ class Ingest:
         silent_until: dict[TP, int] | None = None,
     ) -> None:
         self._decoders = {topic: Decoder(action, config) for action, topic in config.topics.items()}
+        self._speaks = {topic: emit.speaks_on(action) for action, topic in config.topics.items()}
         self._number = {topic: i for i, topic in enumerate(state.columns.topics)}
         self._state = state
+        self._debts = debts
         self._producer = producer
         self._dead_letters = dead_letters
         self._group = group
@@ -77,15 +83,22 @@ class Ingest:
         state = self._state
         if tp.partition not in state.owned or not records:
             return
-        arrived = time.monotonic()
+        arrived, first = time.monotonic(), records[0].offset
+        quiet = self._debts.quiet(tp, first)
         events, bad = self._decoders[tp.topic].decode(records)
-        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events)
-        state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
-        state.trends.changed()
+        counted = state.trends.config.enabled
+        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events, counted)
+        if counted:
+            state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
+            state.trends.changed()
         next_offset = records[-1].offset + 1
-        ticket = state.progress.applied(tp, next_offset)
-        if next_offset > self._silent_until.get(tp, 0):
-            self._answer(ticket, tp, events, applied, arrived)
+        ticket = state.progress.applied(tp, next_offset, first)
+        if self._speaks[tp.topic] and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
+            if quiet:
+                state.progress.owe(tp, first)
+            else:
+                self._answer(ticket, tp, events, applied, arrived)
+        self._debts.applied(tp, next_offset)
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)

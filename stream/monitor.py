@@ -21,6 +21,7 @@ class Monitor:
         self.events = 0
         self.dead_letters = 0
         self.lists = 0
+        self.suppressed = 0
         self.releases = 0
         self.profiles = 0
         self.offsets: dict[TP, int] = {}
@@ -53,6 +54,7 @@ class Monitor:
         return {
             "events": self.events,
             "lists": self.lists,
+            "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,
             "profiles": self.profiles,
             "releases": self.releases,

@@ -5,15 +5,9 @@ Nothing here looks into the state or the events; shapes are `stream.kafka.topics
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import Any
-
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
-
 from stream.errors import StateError
-from stream.kafka.clients import admin, consumer, producer
+from stream.kafka.clients import consumer, producer
+from stream.kafka.debts import offsets
 from stream.kafka.follow import newest
 from stream.kafka.identity import identity
 from stream.kafka.topics import check_inputs
@@ -28,6 +22,8 @@ async def ready_to_start(settings: Settings) -> int:
         BrokerUnavailable, TopicError, StateError: with the remedy.
     """
     count = await check(settings)
+    if settings.role == "recommend":  # it keeps no state
+        return count
     await _refuse_lost_records(settings)
     now = Origin.of(await identity(settings.kafka, settings.input.topics.values()), count)
     topic = settings.topics.origin(settings.state.name)
@@ -53,15 +49,19 @@ async def check(settings: Settings) -> int:
         topics.recommendations,
         topics.dead_letters,
         *([topics.shadow] if settings.recommend.shadow else []),
+        *([topics.interests(state)] if settings.role != "all" else []),
     ]
     return await check_inputs(
-        settings.kafka, settings.input.topics.values(), alike, [topics.catalog, topics.release, topics.origin(state)]
+        settings.kafka,
+        settings.input.topics.values(),
+        alike,
+        [topics.catalog, topics.release, topics.control, topics.origin(state)],
     )
 
 
 async def _refuse_lost_records(settings: Settings) -> None:
     """Topics that end before what was read of them: Kafka would start over, and rows skip what they get."""
-    found = await _offsets(settings)
+    found = await offsets(settings.kafka, settings.group)
     committed = {tp: at.offset for tp, at in found.items() if tp.topic in set(settings.input.topics.values())}
     if not committed:
         return
@@ -75,16 +75,3 @@ async def _refuse_lost_records(settings: Settings) -> None:
                 f"{committed[tp]}: records were lost, or the topic was put back from a copy",
                 rebuild(state),
             )
-
-
-async def _offsets(settings: Settings) -> dict[TopicPartition, Any]:
-    """What the group has committed. A cluster in which nobody ever committed is only now making the topic for it."""
-    deadline = time.monotonic() + settings.kafka.request_timeout_ms / 1000
-    async with admin(settings.kafka) as client:
-        while True:
-            try:
-                return await client.list_consumer_group_offsets(settings.group)
-            except KafkaError as error:
-                if not error.retriable or time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)

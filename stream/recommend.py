@@ -12,18 +12,22 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.history import ACTION_NAME, WINDOW, Histories
+from model.history import ACTION_NAME, WINDOW
 from stream import messages
+from stream.emission import Changes, EmitConfig, Pace
+from stream.interests import Interests, Source
 from stream.kafka.batches import Out, send
+from stream.messages import Recommendation
 from stream.monitor import Monitor
 from stream.profile import Profile, ProfileConfig, Profiles
 from stream.progress import Waiting
@@ -32,7 +36,6 @@ if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads se
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
     from stream.serving import Served, Serving
-    from stream.state import State
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,6 @@ class RecommendConfig(BaseModel):
     n: int = Field(default=10, ge=1, le=1000, description="items in a list")
     candidates: int = Field(default=200, ge=1, le=2048, description="items that are ranked for a list")
     max_batch: int = Field(default=64, ge=1, le=4096, description="users in a micro-batch")
-    reasons: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     shadow: bool = Field(
         default=False, description="also write the fallback's lists to the shadow topic once a model is released"
@@ -54,13 +56,19 @@ class RecommendConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Interests:
-    """Copies of the touched users' rows: all that a list is made of."""
+class Lists:
+    """Messages by topic, one a user; and the items of each, where it matters whether they have changed."""
 
-    users: list[Waiting]
-    histories: Histories
-    profiles: list[Profile | None]
-    applied: list[dict[str, int]]
+    outs: dict[str, list[Out]]
+    items: list[list[str]]
+
+
+class Sent(NamedTuple):
+    """A list under way: by its number and items `Changes` is told what became of it."""
+
+    user: Waiting
+    number: int
+    items: Sequence[str]
 
 
 class Recommender:
@@ -69,7 +77,9 @@ class Recommender:
     def __init__(
         self,
         config: RecommendConfig,
-        state: State,
+        emit: EmitConfig,
+        source: Source,
+        state_name: str,
         serving: Serving,
         producer: AIOKafkaProducer,
         topic: str,
@@ -79,7 +89,9 @@ class Recommender:
         now_ms: Callable[[], int],
     ) -> None:
         self._config = config
-        self._state = state
+        self._emit_config = emit
+        self._source = source
+        self._state_name = state_name
         self._serving = serving
         self._producer = producer
         self._topic = topic
@@ -91,6 +103,8 @@ class Recommender:
         self._acks: set[asyncio.Task] = set()
         self._last = ""
         self.profiles = Profiles(config.profile)
+        self.pace = Pace(emit.min_interval_ms / 1000)
+        self.changes = Changes() if emit.only_if_changed else None
 
     def wake(self) -> None:
         """Someone waits."""
@@ -101,34 +115,53 @@ class Recommender:
         loop = asyncio.get_running_loop()
         await self._serving.ready.wait()
         while True:
-            await self._work.wait()
-            interests = self._snapshot(self._state.progress.take(self._config.max_batch))
+            await self._until_work()
+            interests = self._source.interests(self._taken(), time.monotonic())
             if interests is None:
-                if not self._state.progress.waiting:
+                if not self._source.progress.waiting and not self._source.progress.backlog:
                     self._work.clear()
                 continue
             began = time.monotonic()
+            self.pace.spoke((w.key for w in interests.users), began)
             served = self._serving.current
             if served.name != self._last:
                 self._last = served.name
                 self.profiles.clear()
-            lists = await loop.run_in_executor(self._device, self._compute, served, interests)
+            profiles = self._profiles_of(interests)
+            lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._emit(interests, lists)
+
+    async def _until_work(self) -> None:
+        """Return when someone may be answered, or becomes due."""
+        due_in = self.pace.next_in(time.monotonic())
+        if due_in is None:
+            await self._work.wait()
+            return
+        if not self._work.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), due_in)
+        self._source.progress.give_back(self.pace.due(time.monotonic()))
+
+    def _taken(self) -> list[Waiting]:
+        """Those whose turn it is, but for those who had a list just now."""
+        progress, now, taken = self._source.progress, time.monotonic(), []
+        for w in progress.take(self._config.max_batch):
+            if self.pace.early(w.key, now):
+                self.pace.defer(progress.defer(w), progress.one)
+            else:
+                taken.append(w)
+        return taken
 
     async def refresh_profiles(self) -> None:
         """Make due profiles, for ever, on the device thread between micro-batches."""
         loop = asyncio.get_running_loop()
         await self._serving.ready.wait()
         while True:
-            keys = [key for key in self.profiles.take_due() if self._state.columns.row(*key) is not None]
+            keys, histories, counts = self._source.known(self.profiles.take_due())
             if not keys:
                 await asyncio.sleep(0.05)
                 continue
-            columns = self._state.columns
-            rows = np.array([columns.rows(partition, (user,))[0] for partition, user in keys], np.int64)
-            histories = columns.histories(rows, seen=False)
-            counts = columns.count[rows].tolist()
             engine = self._serving.current.engine
             vectors = await loop.run_in_executor(self._device, engine.profiles, histories)
             made = time.monotonic()
@@ -136,48 +169,32 @@ class Recommender:
                 self.profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
             self._monitor.profiles += len(keys)
 
-    def _snapshot(self, users: list[Waiting]) -> Interests | None:
-        """Copy the rows of these users; one whose partition has left us is its new owner's to answer."""
-        columns = self._state.columns
-        kept: list[Waiting] = []
-        rows: list[int] = []
-        for w in users:
-            row = columns.row(w.partition, w.user)
-            if row is None:
-                self._state.answered(w.ticket)
-            else:
-                kept.append(w)
-                rows.append(row)
-        if not kept:
-            return None
-        at = np.array(rows, np.int64)
-        histories = columns.histories(at)
-        counts = columns.count[at].tolist()
-        newest = histories.times[:, -1].tolist() if histories.times.shape[1] else [0] * len(kept)
-        return Interests(
-            kept,
-            histories,
-            [
-                self.profiles.get((w.partition, w.user), count, time_ms)
-                for w, count, time_ms in zip(kept, counts, newest, strict=True)
-            ],
-            [
-                {topic: offset for topic, offset in zip(columns.topics, applied, strict=True) if offset >= 0}
-                for applied in columns.applied[at].tolist()
-            ],
-        )
+    def _profiles_of(self, interests: Interests) -> list[Profile | None]:
+        times = interests.histories.times
+        newest = times[:, -1].tolist() if times.shape[1] else [0] * len(interests.users)
+        return [
+            self.profiles.get(w.key, count, time_ms)
+            for w, count, time_ms in zip(interests.users, interests.counts, newest, strict=True)
+        ]
 
-    def _compute(self, served: Served, interests: Interests) -> dict[str, list[Out]]:
+    def _compute(self, served: Served, interests: Interests, profiles: list[Profile | None]) -> Lists:
         """The lists of a micro-batch, by topic: on the device thread."""
-        out = {self._topic: self._lists(served, interests, self._config.reasons, "a")}
+        events = self._lists(served, interests, profiles, self._emit_config.reasons, "a")
+        out = {self._topic: events}
         if self._config.shadow and served.shadow is not None:
-            out[self._shadow_topic] = self._lists(served.shadow, interests, False, "shadow")
-        return out
+            out[self._shadow_topic] = self._lists(served.shadow, interests, profiles, False, "shadow")
+        outs = {
+            topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
+            for topic, lists in out.items()
+        }
+        return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
 
-    def _lists(self, served: Served, interests: Interests, reasons: bool, variant: str) -> list[Out]:
+    def _lists(
+        self, served: Served, interests: Interests, profiles: list[Profile | None], reasons: bool, variant: str
+    ) -> list[Recommendation]:
         engine, h = served.engine, interests.histories
         nothing = np.zeros((0, served.profile_dim), np.float32)
-        fused = engine.encode(h, [p.vectors if p else nothing for p in interests.profiles])
+        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles])
         online = served.online
         candidates = engine.candidates(h, fused, served.search, online, self._config.candidates)
         ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons)
@@ -186,7 +203,7 @@ class Recommender:
         return [
             self._message(served, w, r, int(length), float(short), profile, applied, variant, now, moment)
             for w, r, length, short, profile, applied in zip(
-                interests.users, ranked, lengths, fused.short, interests.profiles, interests.applied, strict=True
+                interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
             )
         ]
 
@@ -202,9 +219,10 @@ class Recommender:
         variant: str,
         now_ms: int,
         moment: float,
-    ) -> Out:
+    ) -> Recommendation:
         t = w.trigger
-        event = messages.Recommendation(
+        assert t is not None  # `_snapshot` has seen to it
+        return Recommendation(
             id=messages.name(w.user, applied, t.topic, w.partition, t.offset),
             user=w.user,
             ts=now_ms,
@@ -218,44 +236,72 @@ class Recommender:
             model=served.name,
             catalog_version=served.catalog.version,
             variant=variant,
-            source=messages.Source(self._state.config.name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
+            source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
         )
-        return Out(w.user.encode(), messages.encode(event), messages.headers(event, t.trace))
 
-    async def _emit(self, interests: Interests, lists: Mapping[str, list[Out]]) -> None:
+    async def _emit(self, interests: Interests, lists: Lists) -> None:
         """Write lists to the partitions their users' events came from; tickets close as they are acknowledged."""
-        order = sorted(range(len(interests.users)), key=lambda i: interests.users[i].partition)
-        for partition, group in groupby(order, key=lambda i: interests.users[i].partition):
+        users = interests.users
+        order = sorted(self._to_send(users, lists.items), key=lambda i: users[i].partition)
+        for partition, group in groupby(order, key=lambda i: users[i].partition):
             members = list(group)
+            sent = [Sent(users[i], *self._sending(users[i], lists.items, i)) for i in members]
             futures: list[asyncio.Future] = []
             try:
-                for topic, outs in lists.items():
+                for topic, outs in lists.outs.items():
                     futures += await send(self._producer, topic, partition, [outs[i] for i in members])
             except KafkaError as error:
-                await self._retry([interests.users[i] for i in members], error)
+                await self._retry(sent, error)
                 continue
-            task = asyncio.ensure_future(self._acknowledged([interests.users[i] for i in members], futures))
+            task = asyncio.ensure_future(self._acknowledged(sent, futures))
             self._acks.add(task)
             task.add_done_callback(self._acks.discard)
 
-    async def _acknowledged(self, users: Sequence[Waiting], futures: Sequence[asyncio.Future]) -> None:
+    def _to_send(self, users: Sequence[Waiting], items: Sequence[Sequence[str]]) -> list[int]:
+        """All, or those whose list is another one than the last; the others are answered by that."""
+        if self.changes is None:
+            return list(range(len(users)))
+        kept: list[int] = []
+        for i, w in enumerate(users):
+            if self.changes.unchanged(w.key, items[i]):
+                self._monitor.suppressed += 1
+                self._source.answered(w.ticket)
+            else:
+                kept.append(i)
+        return kept
+
+    def _sending(self, w: Waiting, items: Sequence[Sequence[str]], i: int) -> tuple[int, Sequence[str]]:
+        return (self.changes.sent(w.key), items[i]) if self.changes is not None else (0, ())
+
+    async def _acknowledged(self, sent: Sequence[Sent], futures: Sequence[asyncio.Future]) -> None:
         try:
             await asyncio.gather(*futures)
         except KafkaError as error:
-            await self._retry(users, error)
+            await self._retry(sent, error)
             return
         moment = time.monotonic()
-        self._monitor.answered([moment - w.trigger.arrived for w in users])
-        for w in users:
-            self._state.answered(w.ticket)
+        self._monitor.answered([moment - s.user.trigger.arrived for s in sent if s.user.trigger is not None])
+        for s in sent:
+            if self.changes is not None:
+                self.changes.acknowledged(s.user.key, s.number, s.items)
+            self._source.answered(s.user.ticket)
 
-    async def _retry(self, users: Sequence[Waiting], error: KafkaError) -> None:
+    async def _retry(self, sent: Sequence[Sent], error: KafkaError) -> None:
         """The broker did not take the lists: their users wait again, and a newer list will do as well."""
         self._monitor.failures["emit"] += 1
-        log.warning("%d lists were not acknowledged (%r); their users wait again", len(users), error)
+        log.warning("%d lists were not acknowledged (%r); their users wait again", len(sent), error)
+        self.pace.failed(s.user.key for s in sent)
+        if self.changes is not None:
+            for s in sent:
+                self.changes.failed(s.user.key, s.number)
         await asyncio.sleep(1.0)
-        self._state.progress.give_back(users)
+        self._source.progress.give_back(s.user for s in sent)
         self.wake()
+
+
+def _out(event: Recommendation, w: Waiting) -> Out:
+    trace = w.trigger.trace if w.trigger is not None else None
+    return Out(w.user.encode(), messages.encode(event), messages.headers(event, trace))
 
 
 def recommended(served: Served, ranked: Ranked) -> list[messages.RecommendedItem]:

@@ -142,8 +142,8 @@ class Serving:
         seen, took = -1, 0.0
         await self.ready.wait()
         while True:
-            # However many counts there are, at most a sixth of a core goes into this.
-            await asyncio.sleep(max(self._trends.config.refresh_s, 5 * took))
+            # However many counts there are, at most a twentieth of a core goes into this: lists wait for it.
+            await asyncio.sleep(max(self._trends.config.refresh_s, 20 * took))
             if self._trends.version == seen:
                 continue
             began = time.monotonic()

@@ -11,13 +11,15 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from stream.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
 from stream.folders import cache_folder
+from stream.health import HealthConfig
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.topics import TopicsConfig
 from stream.recommend import RecommendConfig
@@ -43,6 +45,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    role: Literal["all", "ingest", "recommend"] = Field(
+        default="all",
+        description="what a worker does; ingest keeps the state, recommend answers from what it hands over",
+    )
     kafka: KafkaConfig = KafkaConfig()
     topics: TopicsConfig = TopicsConfig()
     input: InputConfig = InputConfig()
@@ -50,12 +56,17 @@ class Settings(BaseModel):
     trends: TrendsConfig = TrendsConfig()
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
+    emit: EmitConfig = EmitConfig()
+    health: HealthConfig = HealthConfig()
     cache: Path = Field(default_factory=cache_folder)
 
     @property
     def group(self) -> str:
-        """The consumer group of the state version: a new version reads its topics anew."""
-        return f"eddyline-{self.state.name}"
+        """The consumer group of the state version: a new version reads its topics anew.
+
+        Whoever keeps the state is in one group, alone or with lists; who only answers is in another.
+        """
+        return f"eddyline-{self.state.name}" + ("-recommend" if self.role == "recommend" else "")
 
 
 def load(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import TopicPartition
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.columns import Columns
@@ -21,6 +20,7 @@ from stream.kafka.batches import plain
 from stream.kafka.changelog import Changelog, Fenced
 from stream.packing import pack, unpack
 from stream.progress import Progress
+from stream.settling import Settling
 from stream.trends import Trends, merged
 
 if TYPE_CHECKING:  # whoever only reads settings should not wait for Faust
@@ -43,7 +43,7 @@ class StateConfig(BaseModel):
     settle_timeout_s: float = Field(default=5.0, gt=0, description="how long a rebalance or stop waits for answers")
 
 
-class State:
+class State(Settling):
     """Windows, trends and progress of the owned partitions; implements `stream.kafka.transport.Keeper`."""
 
     def __init__(
@@ -58,15 +58,15 @@ class State:
         self.config = config
         self.columns = Columns(inputs, config.history, config.seen_cap)
         self.trends = trends
-        self.progress = Progress()
+        super().__init__(Progress(), config.settle_timeout_s)
         self.owned: set[int] = set()
         self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
         self._abandoned = False
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
+        self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
         self._changelog = changelog
         self._windows_topic = windows_topic
         self._trends_topic = trends_topic
-        self._answered = asyncio.Event()
         self._app: BatchApp | None = None
 
     def bind(self, app: BatchApp) -> None:
@@ -80,6 +80,9 @@ class State:
     def committable(self) -> dict[TP, int]:
         return self.progress.committable()
 
+    def owed(self) -> dict[TP, int]:
+        return self.progress.owed()
+
     async def flush(self) -> set[int]:
         """Write every touched row and count of the owned partitions, each partition in one transaction."""
         partitions = sorted(self.owned)
@@ -92,12 +95,6 @@ class State:
         self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
         return self.owned & set(partitions)
 
-    async def settle(self) -> None:
-        try:
-            await asyncio.wait_for(self._all_answered(), self.config.settle_timeout_s)
-        except TimeoutError:
-            log.warning("%d users were still unanswered; they will be answered again", self.progress.waiting)
-
     async def claim(self, assigned: set[TP]) -> None:
         owned = {tp.partition for tp in assigned} if not self._abandoned else set()
         # All are claimed anew: another worker may have had one while this one was frozen.
@@ -105,6 +102,8 @@ class State:
         await self._changelog.own(owned)
         for partition in owned ^ self._held:
             self._drop(partition)
+        for tp, first in (await self.debts_of(owned)).items():
+            self.progress.owe(tp, first)
         self.owned, self._held = owned, set(owned)
         self.on_owned(owned)
 
@@ -121,18 +120,6 @@ class State:
         """The rows are not to be trusted: flush and commit nothing more. What is durable stays as it was."""
         self._abandoned = True
         self.owned = set()
-
-    # What ingest and recommend do
-
-    def answered(self, ticket: int, n: int = 1) -> None:
-        self.progress.done(ticket, n)
-        if self.progress.settled:
-            self._answered.set()
-
-    async def _all_answered(self) -> None:
-        while not self.progress.settled:
-            self._answered.clear()
-            await self._answered.wait()
 
     async def _flush_partition(self, partition: int) -> bool:
         """Whether the partition has a new owner. Rows are clean from the start: what is touched meanwhile is dirty."""
@@ -183,8 +170,6 @@ class State:
         self.trends[partition].restore({record.key: record.value for record in records})
         self.trends.changed()
 
-    def follow_trends(self, tp: TopicPartition, records: Sequence[Any]) -> None:
-        """Take in counts of partitions that other workers own."""
-        if tp.partition in self.owned:
-            return
-        self._restore_trends(tp.partition, records)
+
+async def _no_debts(owned: set[int]) -> dict[TP, int]:
+    return {}

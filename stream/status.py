@@ -1,4 +1,8 @@
-"""`/health` and `/status` of one worker over HTTP, bound to this machine. Numbers only: no user is named here."""
+"""`/health` and `/status` of one worker over HTTP, bound to this machine. Numbers only: no user is named here.
+
+`/health/live`: 503 where the worker stands still, and should be started again. `/health/ready`: 200 where it answers
+events. `/health`: both.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ class StatusServer:
         self._host, self._port = host, port
         app = web.Application()
         app.router.add_get("/health", self._health)
+        app.router.add_get("/health/live", self._live)
+        app.router.add_get("/health/ready", self._ready)
         app.router.add_get("/status", self._status)
         self._runner = web.AppRunner(app, access_log=None)
 
@@ -36,11 +42,22 @@ class StatusServer:
         await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:
-        ready = self._pipeline.ready
-        return web.json_response({"ready": ready}, status=200 if ready else 503)
+        ready, stalled = self._pipeline.ready, self._pipeline.health.reason
+        return _answer(ready and stalled is None, {"ready": ready, "live": stalled is None, "reason": stalled})
+
+    async def _live(self, request: web.Request) -> web.Response:
+        stalled = self._pipeline.health.reason
+        return _answer(stalled is None, {"live": stalled is None, "reason": stalled})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return _answer(self._pipeline.ready, {"ready": self._pipeline.ready})
 
     async def _status(self, request: web.Request) -> web.Response:
         return web.json_response(self._pipeline.status() | held(self._pipeline))
+
+
+def _answer(well: bool, told: dict[str, Any]) -> web.Response:
+    return web.json_response(told, status=200 if well else 503)
 
 
 def held(pipeline: Pipeline) -> dict[str, int]:

@@ -35,6 +35,9 @@ class TrendsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    enabled: bool = Field(
+        default=True, description="count what follows what, and what is popular; without, lists are the model's alone"
+    )
     bucket_ms: int = Field(default=7 * 86_400_000, ge=1000)
     buckets: int = Field(default=52, ge=1, description="buckets kept, counted back from the newest event")
     refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")

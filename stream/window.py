@@ -38,8 +38,8 @@ class Applied:
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def apply(columns: Columns, partition: int, topic: int, events: Events) -> Applied:
-    """Apply the events of one topic (its index in `columns.topics`) and partition."""
+def apply(columns: Columns, partition: int, topic: int, events: Events, paired: bool = True) -> Applied:
+    """Apply the events of one topic (its index in `columns.topics`) and partition; pairs only where they are wanted."""
     rows = columns.rows(partition, events.users)
     order = by_group(rows)  # events of a row together, as they came
     starts, lengths = runs(rows[order])
@@ -56,7 +56,7 @@ def apply(columns: Columns, partition: int, topic: int, events: Events) -> Appli
     order = _canonical(rows, events, order)
     rank = rank_in_run(rows[order])
     fresh: list[np.ndarray] = []
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = [] if paired else None
     while len(order):
         now = order if rank.max() < ROUND else order[rank < ROUND]
         order, rank = order[rank >= ROUND], rank[rank >= ROUND] - ROUND
@@ -65,7 +65,7 @@ def apply(columns: Columns, partition: int, topic: int, events: Events) -> Appli
         fresh.append(_append(columns, rows, events, in_order, pairs))
         for row in late.tolist():
             fresh.append(_merge(columns, row, events, now[rows[now] == row], pairs))
-    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs))
+    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs or []))
 
 
 def _canonical(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
@@ -101,14 +101,14 @@ def _append(
     rows: np.ndarray,
     events: Events,
     order: np.ndarray,
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
 ) -> np.ndarray:
     if not len(order):
         return order
     at, items, times = rows[order], events.items[order], events.times[order]
     starts, lengths = runs(at)
     distinct = at[starts]
-    held = columns.before(distinct, columns.count[distinct], PAIR_STEPS)
+    held = columns.before(distinct, columns.count[distinct], PAIR_STEPS) if pairs is not None else None
     columns.make_room(distinct, lengths)
     ordinals = np.repeat(columns.count[distinct] - starts, lengths) + np.arange(len(at))
     columns.append(
@@ -116,7 +116,8 @@ def _append(
         ordinals,
         {"item": items, "action": events.actions[order], "time": times, "weight": events.weights[order]},
     )
-    pairs.append(_pairs(_met_before(held, items, lengths), items, times))
+    if pairs is not None and held is not None:
+        pairs.append(_pairs(_met_before(held, items, lengths), items, times))
     return order
 
 
@@ -138,7 +139,7 @@ def _merge(
     row: int,
     events: Events,
     order: np.ndarray,
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
 ) -> np.ndarray:
     """Put events, some of them late, into one row; returns those that were not there yet."""
     held = columns.read(row)
@@ -157,6 +158,8 @@ def _merge(
     columns.remember(np.full(oldest, row), both["item"][kept[:oldest]])
     stays = kept[oldest:]
     columns.put(np.array([row]), np.array([len(stays)]), {name: column[stays] for name, column in both.items()})
+    if pairs is None:
+        return order[kept[positions] - n_held]
     items = both["item"][kept]
     inside = positions[positions >= oldest]
     before = np.zeros((len(inside), PAIR_STEPS), np.uint64)

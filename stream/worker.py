@@ -74,7 +74,7 @@ async def work(settings: Settings, run: Run) -> int:
         if run.stop_when_caught_up and run.silent_until is not None:
             ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
         await _first(ends[:2] + ends[3:])
-        crashed = pipeline.app.crash_reason
+        crashed = pipeline.failure
         if crashed is None:
             log.info("stopping: finishing what was taken in")
             drained = await _within(STOP_TIMEOUT_S, pipeline.drain())
@@ -172,7 +172,7 @@ async def _first(tasks: list[asyncio.Future]) -> None:
 
 
 async def _crashed(pipeline: Pipeline) -> None:
-    while pipeline.app.crash_reason is None:
+    while pipeline.failure is None:
         await asyncio.sleep(0.1)
 
 
@@ -186,7 +186,7 @@ async def _tell_ready(pipeline: Pipeline) -> None:
 async def _caught_up(pipeline: Pipeline, until: dict[TP, int]) -> None:
     """Done when every partition of ours is applied up to `until`; elsewhere it is its owner's to say."""
     while True:
-        owned = pipeline.state.owned
+        owned = pipeline.keeper.owned
         applied = pipeline.monitor.offsets
         if pipeline.ready and all(
             applied.get(tp, pipeline.committed(tp)) >= end for tp, end in until.items() if tp.partition in owned

@@ -32,6 +32,8 @@ for command in (
     data.send,
     data.replay,
     running.backfill,
+    running.pause,
+    running.resume,
     models.train,
     models.evaluate,
     running.tail,

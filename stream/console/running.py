@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 def worker(
     kafka: Bootstrap = None,
     state: Annotated[str | None, typer.Option(help="The state version to run.")] = None,
+    role: Annotated[
+        str | None, typer.Option(help="all; or ingest and recommend in workers of their own, to scale apart.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     shadow: Annotated[bool | None, typer.Option(help="Also write the fallback's lists to the shadow topic.")] = None,
     status_port: StatusPort = None,
@@ -26,7 +30,7 @@ def worker(
     from stream.worker import Run, work
 
     logs(verbose)
-    s = settings(kafka, state__name=state, recommend__device=device, recommend__shadow=shadow)
+    s = settings(kafka, role=role, state__name=state, recommend__device=device, recommend__shadow=shadow)
     raise typer.Exit(run(work(s, Run(status_port=status_port))))
 
 
@@ -47,6 +51,25 @@ def backfill(
     if not code and not serve:
         out.print(f"state {name} has caught up; run it with: eddyline worker --state {name}")
     raise typer.Exit(code)
+
+
+def pause(kafka: Bootstrap = None) -> None:
+    """Hold lists back on all workers; state goes on taking in events. Example: eddyline pause"""
+    _say(kafka, paused=True)
+    out.print("paused: state advances, and no lists are sent; go on with: eddyline resume")
+
+
+def resume(kafka: Bootstrap = None) -> None:
+    """Send lists again: one to every user touched meanwhile, then as ever. Example: eddyline resume"""
+    _say(kafka, paused=False)
+    out.print("resumed: every user touched meanwhile gets one list")
+
+
+def _say(kafka: str | None, paused: bool) -> None:
+    from stream.control import Emission, say
+
+    s = settings(kafka)
+    run(say(s.kafka, s.topics.control, Emission(paused, int(time.time() * 1000))))
 
 
 def tail(

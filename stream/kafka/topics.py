@@ -53,6 +53,10 @@ class TopicsConfig(BaseModel):
         return self.named("release")
 
     @property
+    def control(self) -> str:
+        return self.named("control")
+
+    @property
     def dead_letters(self) -> str:
         return self.named("dlt")
 
@@ -63,6 +67,10 @@ class TopicsConfig(BaseModel):
     def trends(self, state: str) -> str:
         """The changelog of the trends of one state version; every worker reads all of it."""
         return self.named(f"{state}-trends-changelog")
+
+    def interests(self, state: str) -> str:
+        """Users handed over from ingest to recommend workers, where these run apart."""
+        return self.named(f"{state}-interests")
 
     def origin(self, state: str) -> str:
         """Where one state version came from: a record, written when it begins."""
@@ -93,15 +101,18 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),
         TopicSpec(config.release, 1, compacted),
+        TopicSpec(config.control, 1, compacted),
         TopicSpec(config.dead_letters, n, {"retention.ms": str(28 * DAYS), **large}),
         *state_specs(config, state),
     ]
 
 
 def state_specs(config: TopicsConfig, state: str) -> list[TopicSpec]:
-    """The topics of one state version: its changelogs, and its origin."""
-    compacted = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    """The topics of one state version: its changelogs, its origin, and what its workers hand over."""
+    large = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    compacted = {"cleanup.policy": "compact", **large}
     return [
+        TopicSpec(config.interests(state), config.partitions, {"retention.ms": str(6 * HOURS), **large}),
         TopicSpec(config.windows(state), config.partitions, compacted),
         TopicSpec(config.trends(state), config.partitions, compacted),
         TopicSpec(config.origin(state), 1, compacted),

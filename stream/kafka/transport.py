@@ -30,6 +30,7 @@ from faust.types import TP
 
 from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig, stop
+from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
 from stream.kafka.tables import SERVICES, Put, restored
 
@@ -42,6 +43,10 @@ class Keeper(Protocol):
 
     def committable(self) -> dict[TP, int]:
         """Next offsets of input partitions whose events are applied and answered."""
+        ...
+
+    def owed(self) -> dict[TP, int]:
+        """First offsets of what may be committed although its lists are held back; noted beside what is committed."""
         ...
 
     async def flush(self) -> set[int]:
@@ -98,8 +103,10 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         Faust tells this case by words that aiokafka breaks over two lines, and so crashes on it.
         """
-        owned = self.assignment()
-        ours = {TopicPartition(*tp): OffsetAndMetadata(o, "") for tp, o in offsets.items() if tp in owned}
+        owned, owed = self.assignment(), cast(BatchConsumer, self.consumer).committing
+        ours = {
+            TopicPartition(*tp): OffsetAndMetadata(o, note(owed.get(tp), o)) for tp, o in offsets.items() if tp in owned
+        }
         try:
             await self._ensure_consumer().commit(ours)
         except (CommitFailedError, IllegalStateError) as error:
@@ -123,6 +130,10 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._no_fetch = asyncio.Event()
         self._no_fetch.set()
+        self._ends: dict[TP, tuple[int, int]] = {}  # as of the last fetch: our position, and the log's end
+        self._fetched: dict[TP, int] = {}
+        self.committing: Mapping[TP, int] = {}
+        self._owed: Mapping[TP, int] = {}
         self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
 
     def _new_consumer_thread(self) -> BatchThread:
@@ -149,6 +160,7 @@ class BatchConsumer(driver.Consumer):
             self._no_fetch.set()
         if self.should_stop or not self.flow_active:
             return
+        self._measure(active, records)
         for tp, batch in records.items():
             if self.app.consumer_generation_id != generation or not self.flow_active:
                 return
@@ -180,9 +192,41 @@ class BatchConsumer(driver.Consumer):
 
     def _read_to(self, tp: TP) -> int:
         """The offset before the fetch position, or -1."""
-        assignment: Any = self._thread._ensure_consumer()._subscription.subscription
-        state = assignment.assignment.state_value(tp) if assignment and assignment.assignment else None
+        state = self._partition(tp)
         return state.position - 1 if state is not None and state.has_valid_position else -1
+
+    def alive(self) -> None:
+        """Tell aiokafka that it is on purpose if nothing is fetched: without a fetch in `max_poll_interval_ms` it would
+        leave the group, and not come back before the next one. To be called while the event loop turns.
+        """
+        consumer = self._thread._consumer
+        if consumer is not None:
+            consumer._subscription._last_fetch_ended = monotonic()
+
+    def _partition(self, tp: TP) -> Any:
+        assignment: Any = self._thread._ensure_consumer()._subscription.subscription
+        return assignment.assignment.state_value(tp) if assignment and assignment.assignment else None
+
+    def _measure(self, active: set[TP], records: Mapping[TP, Sequence[Any]]) -> None:
+        for tp in active:
+            if records.get(tp):
+                self._fetched[tp] = records[tp][-1].offset
+            state = self._partition(tp)
+            if state is not None and state.has_valid_position and state.lso is not None:
+                self._ends[tp] = state.position, state.lso
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        """How many offsets lie between `applied`, the next offset to be applied (None: not known), and the end of what
+        can be read, as of the last fetch. None where none has told yet.
+        """
+        if tp not in self._ends:
+            return None
+        position, end = self._ends[tp]
+        fetched = self._fetched.get(tp, -1)
+        if applied is None:
+            return end - position if fetched < 0 else None
+        # The log may go on with a transaction's markers, which are offsets and never applied.
+        return max(0, end - (position if applied > fetched else applied))
 
     async def perform_seek(self) -> None:
         """Put input partitions where they are to be read from; none is fetched before Faust resumes the flow after it.
@@ -200,18 +244,29 @@ class BatchConsumer(driver.Consumer):
         """Offsets between batches are no gaps: a batch is one message, and markers are no records."""
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commit what is applied, flushed and answered.
+        """Commit what is applied, flushed, and answered or owed.
 
-        1. Snapshot the offsets whose whole batches are applied and answered.
+        1. Snapshot the offsets whose whole batches are applied and answered, and those from which lists are owed.
         2. Flush every row that was touched: those batches' rows are among them.
         3. Commit the snapshot: a crash before this costs a repeat, which rows then skip.
         """
-        offsets = self._keeper.committable()
+        offsets, owed = self._keeper.committable(), self._keeper.owed()
         durable = await self._keeper.flush()
+        news = {tp for tp in owed.keys() | self._owed.keys() if owed.get(tp) != self._owed.get(tp)}
+        known = {tp: at for tp in news if (at := self._committed_offset.get(tp))}
         ours = {
-            tp: offset for tp, offset in offsets.items() if tp.partition in durable and self._should_commit(tp, offset)
+            tp: offset
+            for tp, offset in (known | offsets).items()
+            if tp.partition in durable and (tp in news or self._should_commit(tp, offset))
         }
-        return await self._commit_offsets(ours) if ours else False
+        if not ours:
+            return False
+        self.committing = owed
+        if not await self._commit_offsets(ours):
+            return False
+        kept = {tp: first for tp, first in self._owed.items() if tp not in ours}
+        self._owed = kept | {tp: owed[tp] for tp in ours if tp in owed}
+        return True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish what was begun, flush and commit it, and only then let go."""
@@ -231,7 +286,10 @@ class BatchConsumer(driver.Consumer):
             # put the position would be lost, and a changelog that was never read would pass for a restored one.
             await asyncio.wait_for(self._no_fetch.wait(), 10 * FETCH_WAIT_S + self.app.conf.broker_request_timeout)
             check_together(assigned, self.app.tables.changelog_topics)
+            self._ends.clear()
+            self._fetched.clear()
             await self._keeper.claim(assigned)
+            self._owed = self._keeper.owed()
         except Exception as error:
             await self.crash(error)
             raise

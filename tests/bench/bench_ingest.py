@@ -1,9 +1,11 @@
-"""Ingest: events per CPU-second of a worker, ordinary Faust and eddyline side by side on one broker.
+"""Ingest: eddyline and its peers on one broker, the same events and the same job, as CPU-seconds and elapsed.
 
-Both read JSON clicks, keep each user's 32 newest in a table whose changelog is written to Kafka, and
-write one output an event. eddyline besides counts trends, fences its changelog by transactions, and
-checks every event. CPU time is the worker process's own (user + system), from the first output to the
-last, so the broker and the producer are not in it. The last line is JSON.
+Each system decodes JSON clicks, keeps each user's 32 newest items in durable keyed state, and writes one output an
+event (row `each`). Row `newest` is eddyline answering each user of a batch once. eddyline besides counts trends,
+fences its changelog by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor:
+fetch and decode, no state and no outputs. `bytewax_memory` is Bytewax without durable state. What each peer does,
+and does not, is in its program's docstring (tests/bench/peers). All events are in the topic beforehand; the rounds
+are interleaved; how a worker is measured is said in tests/bench/common.py. The last line is JSON.
 
     make bench NAME=ingest
 """
@@ -12,150 +14,156 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import random
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-import psutil
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+import numpy as np
 
-from stream.dev.broker import LocalBroker
 from stream.kafka import topics
-from stream.kafka.batches import Out, send
 from stream.kafka.clients import KafkaConfig
-from stream.replay import encode_event, partition_of
 from stream.settings import load
+from tests.bench import common, peers
+from tests.bench.common import HERE, PARTITIONS, Measured, Place
 
-HERE = Path(__file__).parent
-PARTITIONS = 4
+ITEMS = 5_000
+
+
+class System(NamedTuple):
+    """One row of the table."""
+
+    program: str
+    environ: Mapping[str, str] = {}
+    peer: bool = True  # runs in the peers' environment
+    outputs: bool = True  # one an event; else the program keeps a count
+
+    def command(self, binaries: Path) -> list[str]:
+        return [str(binaries / "python") if self.peer else sys.executable, "-P", str(HERE / self.program)]
+
+
+SYSTEMS = {
+    "eddyline": System("eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
+    "newest": System("eddyline_ingest.py", {"BENCH_ROW": "newest"}, peer=False, outputs=False),
+    "raw": System("peers/raw_loop.py", peer=False, outputs=False),
+    "bytewax": System("peers/bytewax_app.py", {"BENCH_DURABLE": "1"}),
+    "bytewax_memory": System("peers/bytewax_app.py", {"BENCH_DURABLE": "0"}),
+    "quix": System("peers/quix_app.py"),
+    "faust": System("peers/faust_app.py"),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument(
+        "--faust-events", type=int, default=50_000, help="events for ordinary Faust, of as many fewer users"
+    )
+    parser.add_argument("--users", type=int, default=200_000, help="the k-th is met in proportion to 1/k")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS), metavar="SYSTEM")
+    parser.add_argument("--profile", type=Path, help="draw the flame graph of the last worker to this SVG")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Run the rounds, alternating, and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=400_000, help="events for eddyline")
-    parser.add_argument("--faust-events", type=int, default=15_000, help="events for ordinary Faust")
-    parser.add_argument("--users", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="eddyline-bench-") as folder:
-        broker = LocalBroker(Path(folder) / "broker")
-        address = broker.start()
-        try:
-            rates: dict[str, list[float]] = {"ordinary_faust": [], "eddyline": []}
-            for number in range(args.rounds):
-                for name, n in (("ordinary_faust", args.faust_events), ("eddyline", args.events)):
-                    cpu, wall = one(name, number, address, Path(folder), n, args.users)
-                    rates[name].append(n / cpu)
-                    print(f"round {number + 1} {name}: {n} events, {cpu:.2f} CPU-s, {wall:.2f} s", flush=True)
-        finally:
-            broker.stop()
-    middle = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
-    ratios = sorted(e / f for e, f in zip(rates["eddyline"], rates["ordinary_faust"], strict=True))
-    print(
-        json.dumps(
-            {
-                "bench": "ingest",
-                "events_per_cpu_s": {name: round(rate) for name, rate in middle.items()},
-                "ratio": round(ratios[len(ratios) // 2], 1),
-                "ratio_min": round(ratios[0], 1),
-                "rounds": args.rounds,
-            }
-        )
-    )
-
-
-def one(name: str, number: int, address: str, folder: Path, n: int, users: int) -> tuple[float, float]:
-    """CPU-seconds and seconds of one worker for n events."""
-    state = f"{name.replace('_', '-')}-{number}"
-    prefix = f"{state}."
-    environ = {
-        "EDDYLINE_KAFKA__BOOTSTRAP_SERVERS": address,
-        "EDDYLINE_TOPICS__PREFIX": prefix,
-        "EDDYLINE_INPUT__TOPICS__CLICK": f"{prefix}click",
-        "EDDYLINE_STATE__NAME": state,
-        "BENCH_NAME": state,
-        "BENCH_BROKER": address,
-        "BENCH_INPUT": f"{prefix}click",
-        "BENCH_OUTPUT": f"{prefix}output",
-        "BENCH_PARTITIONS": str(PARTITIONS),
-        "BENCH_FOLDER": str(folder / state),
-    }
-    settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
-    asyncio.run(prepare(settings.kafka, environ, state, n, users))
-    script = "ordinary_faust.py" if name == "ordinary_faust" else "eddyline_ingest.py"
-    with (folder / f"{state}.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / script)],
-            env={**os.environ, **environ},
-            stdout=log,
-            stderr=log,
-            cwd=HERE.parent.parent,
-        )
-    try:
-        return asyncio.run(
-            watch(settings.kafka, environ["BENCH_OUTPUT"], n, psutil.Process(process.pid), folder / f"{state}.log")
-        )
-    finally:
-        process.kill()
-        process.wait()
-
-
-async def prepare(kafka: KafkaConfig, environ: dict[str, str], state: str, n: int, users: int) -> None:
-    """Topics, and the events in them."""
-    prefix = environ["EDDYLINE_TOPICS__PREFIX"]
-    config = topics.TopicsConfig(prefix=prefix, partitions=PARTITIONS)
-    wanted = topics.specs(config, [environ["BENCH_INPUT"]], state)
-    wanted.append(topics.TopicSpec(environ["BENCH_OUTPUT"], PARTITIONS))
-    wanted.append(topics.TopicSpec(f"{state}-windows-changelog", PARTITIONS, {"cleanup.policy": "compact"}))
-    await topics.create(kafka, wanted, 1)
-    rng = random.Random(1)
-    producer = AIOKafkaProducer(**kafka.producer())
-    await producer.start()
-    try:
-        start = int(time.time() * 1000) - n
-        for first in range(0, n, 5000):
-            rows: dict[int, list[Out]] = {}
-            for i in range(first, min(first + 5000, n)):
-                user, item, ts = f"u{rng.randrange(users)}", f"i{rng.randrange(5000)}", start + i
-                rows.setdefault(partition_of(user, PARTITIONS), []).append(
-                    Out(user.encode(), encode_event(user, item, ts), None, ts)
+    """Run the rounds, and print medians."""
+    args = arguments()
+    binaries = peers.environment()
+    measured: dict[str, list[Measured]] = {name: [] for name in args.only}
+    with common.place() as at:
+        sizes = {"clicks": args.events}
+        if "faust" in args.only:
+            sizes["few-clicks"] = args.faust_events
+        with common.told(f"publishing {' and '.join(f'{n:,}' for n in sizes.values())} events"):
+            for topic, n in sizes.items():
+                asyncio.run(fill(at.kafka, topic, n, max(1, args.users * n // args.events)))
+        for number in range(args.rounds):
+            for name in args.only:
+                topic = "few-clicks" if name == "faust" else "clicks"
+                got = one(at, name, number, binaries, topic, sizes[topic], args.profile)
+                measured[name].append(got)
+                print(
+                    f"round {number + 1} {name}: {got.done:,} events, {got.cpu:.2f} CPU-s, {got.elapsed:.2f} s",
+                    file=sys.stderr,
+                    flush=True,
                 )
-            for partition, records in rows.items():
-                await asyncio.gather(*await send(producer, environ["BENCH_INPUT"], partition, records))
-    finally:
-        await producer.stop()
+    summary(args, measured)
 
 
-async def watch(kafka: KafkaConfig, output: str, n: int, process: psutil.Process, log: Path) -> tuple[float, float]:
-    """Wait for n outputs by the ends of the output's partitions: nothing is read, so nothing competes."""
-    consumer = AIOKafkaConsumer(**kafka.consumer())
-    await consumer.start()
+async def fill(kafka: KafkaConfig, topic: str, n: int, users: int) -> None:
+    """A topic and its events. Fewer events are of fewer users, so that windows fill as they do with all."""
+    times = int(time.time() * 1000) - n + np.arange(n)
+    await topics.create(kafka, [topics.TopicSpec(topic, PARTITIONS)], 1)
+    await common.publish(kafka, topic, common.zipf(n, users, 1), np.random.default_rng(2).integers(0, ITEMS, n), times)
+
+
+def one(at: Place, name: str, number: int, binaries: Path, topic: str, n: int, flame: Path | None = None) -> Measured:
+    """One worker, from its start to its last output."""
+    system = SYSTEMS[name]
+    run = f"{name.replace('_', '-')}-{number}"
+    environ = {**common.bench_environ(at, run, topic, f"{run}.output"), **system.environ}
+    asyncio.run(prepare(at.kafka, environ, run))
+    worker = common.Worker(system.command(binaries), environ, at.folder / f"{run}.log", flame)
     try:
-        tps = await topics.topic_partitions(kafka, [output])
-        began: tuple[float, float] | None = None
-        deadline = time.monotonic() + 300
-        while True:
-            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
-                raise SystemExit(f"the worker ended: {log.read_text()[-2000:]}")
-            done = sum((await consumer.end_offsets(tps)).values())
-            cpu = sum(process.cpu_times()[:2])
-            if began is None and done:
-                began = cpu, time.monotonic()
-                first = done
-            if done >= n and began is not None:
-                scale = n / max(n - first, 1)  # what was done before the first look is credited at the same rate
-                return (cpu - began[0]) * scale, (time.monotonic() - began[1]) * scale
-            if time.monotonic() > deadline:
-                raise SystemExit(f"only {done} of {n} outputs within 300 s: {log.read_text()[-2000:]}")
-            await asyncio.sleep(0.05)
+        if system.outputs:
+            return asyncio.run(common.watch_topic(worker, at.kafka, f"{run}.output", n))
+        return asyncio.run(common.watch_file(worker, Path(environ["BENCH_PROGRESS"]), n))
     finally:
-        await consumer.stop()
+        worker.kill()
+        asyncio.run(common.delete_topics(at.kafka, [f"{run}.", f"{run}-", f"changelog__{run}-"]))
+
+
+async def prepare(kafka: KafkaConfig, environ: Mapping[str, str], run: str) -> None:
+    """The topics of one run."""
+    settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
+    compacted = {"cleanup.policy": "compact"}
+    wanted = [
+        topics.TopicSpec(environ["BENCH_OUTPUT"], PARTITIONS),
+        topics.TopicSpec(settings.topics.dead_letters, PARTITIONS),
+        *topics.state_specs(settings.topics, run),
+        topics.TopicSpec(f"{run}-windows-changelog", PARTITIONS, compacted),
+    ]
+    await topics.create(kafka, wanted, 1)
+
+
+def summary(args: argparse.Namespace, measured: Mapping[str, list[Measured]]) -> None:
+    """The table and the line of JSON; ratios are medians of the rounds' own."""
+    rate = {name: common.median(m.rate for m in rounds) for name, rounds in measured.items()}
+    cpu = {name: common.median(m.cpu_rate for m in rounds) for name, rounds in measured.items()}
+    ratios: dict[str, list[float]] = {}
+    if "eddyline" in measured:
+        for name, rounds in measured.items():
+            if name != "eddyline":
+                pairs = zip(measured["eddyline"], rounds, strict=True)
+                ratios[name] = sorted(ours.cpu_rate / theirs.cpu_rate for ours, theirs in pairs)
+    rows = [
+        [
+            name,
+            f"{cpu[name]:,.0f}",
+            f"{min(m.cpu_rate for m in rounds) / 1000:.1f} - {max(m.cpu_rate for m in rounds) / 1000:.1f}",
+            f"{rate[name]:,.0f}",
+            f"{common.median(ratios[name]):.2f}" if name in ratios else "",
+        ]
+        for name, rounds in measured.items()
+    ]
+    common.report(
+        f"ingest: {args.events:,} events, {args.users:,} users, {PARTITIONS} partitions, {args.rounds} rounds",
+        ["system", "events / worker CPU-s", "rounds, 1000s", "events / s", "eddyline / it, by CPU"],
+        rows,
+        {
+            "bench": "ingest",
+            **{name: round(value) for name, value in rate.items()},
+            **{f"cpu_{name}": round(value) for name, value in cpu.items()},
+            "ratios": {name: round(common.median(values), 3) for name, values in ratios.items()},
+            "ratios_min": {name: round(values[0], 3) for name, values in ratios.items()},
+            "rounds": args.rounds,
+            "events": args.events,
+            "faust_events": args.faust_events,
+            "users": args.users,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,19 @@
-"""The ingest job as eddyline does it, with one output an event instead of one list a user. Run by bench_ingest.
+"""The ingest job as eddyline does it, with outputs that ask for no catalogue. Run by the benches.
 
 Everything is the worker's own (transport, decoding, windows, trends, fenced changelogs, commits), but for
-what follows a batch: here each event is answered with its user's window.
+what follows a batch. BENCH_ROW=each answers each event with the newest items of its user's window, as it is
+after the event's batch; BENCH_ROW=newest answers each user of a batch once. An event counts as answered, and
+its offset may be committed, when the broker has acknowledged its output. BENCH_PROGRESS has how many are.
+With BENCH_MARKS set it tells there when its partitions were assigned and when its state was restored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import resource
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,8 +24,8 @@ from stream import window
 from stream.app import faust_app
 from stream.events import Events
 from stream.ingest import Ingest
+from stream.intake import Intake
 from stream.kafka.batches import Record, plain, send
-from stream.kafka.changelog import Changelog
 from stream.monitor import Monitor
 from stream.settings import load
 from stream.state import State
@@ -29,44 +35,73 @@ from stream.worker import calm_collector
 WINDOW = 32
 
 
-class OutputEach(Ingest):
-    """Answers every event with the newest items of its user's window."""
+class Answers(Ingest):
+    """Answers with windows, by event or by touched user."""
+
+    each = os.environ["BENCH_ROW"] == "each"
+    topic = os.environ["BENCH_OUTPUT"]
+    done = 0
 
     def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
         self._state.progress.hold(ticket)
         columns = self._state.columns
-        rows = columns.rows(tp.partition, events.users)
+        if self.each:
+            users: Iterable[str] = events.users
+            rows = columns.rows(tp.partition, events.users)
+        else:
+            names, rows = columns.names, applied.rows
+            users = [names[row] for row in rows.tolist()]
         windows = np.ascontiguousarray(columns.before(rows, columns.count[rows], WINDOW))
         whole, size = windows.tobytes(), 8 * WINDOW
-        records = plain(map(str.encode, events.users), [whole[at : at + size] for at in range(0, len(whole), size)])
-        task = asyncio.ensure_future(self._written(ticket, tp, records))
+        records = plain(map(str.encode, users), [whole[at : at + size] for at in range(0, len(whole), size)])
+        task = asyncio.ensure_future(self._written(ticket, tp, records, len(events)))
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
 
-    async def _written(self, ticket: int, tp: TP, records: Iterable[Record]) -> None:
-        await asyncio.gather(*await send(self._producer, os.environ["BENCH_OUTPUT"], tp.partition, records))
+    async def _written(self, ticket: int, tp: TP, records: Iterable[Record], n: int) -> None:
+        await asyncio.gather(*await send(self._producer, self.topic, tp.partition, records))
         self._state.answered(ticket)
+        self.done += n
+        os.pwrite(PROGRESS, b"%020d" % self.done, 0)
+
+
+PROGRESS = os.open(os.environ["BENCH_PROGRESS"], os.O_WRONLY | os.O_CREAT)
+
+
+def mark(name: str, state: State) -> None:
+    """Tell when something happened: seconds, and CPU-seconds of this process."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    line = {"mark": name, "at": time.monotonic(), "cpu": used.ru_utime + used.ru_stime, "rows": len(state.columns)}
+    with open(os.environ["BENCH_MARKS"], "a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 async def main() -> None:
     """Run until killed."""
-    s = load()
-    topics, name = s.topics, s.state.name
-    inputs = list(s.input.topics.values())
-    state = State(
-        s.state,
-        inputs,
-        Trends(s.trends),
-        Changelog(s.kafka, topics.named(name)),
-        topics.windows(name),
-        topics.trends(name),
-    )
+    s = load(environ={name: value for name, value in os.environ.items() if name.startswith("EDDYLINE_")})
+    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None, None)
+    intake.silence.paused = False  # there is nobody here who could say so
+    state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())
     await producer.start()
-    ingest = OutputEach(s.input, state, producer, topics.dead_letters, s.group, Monitor(), lambda: None)
-    app = faust_app(s, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
+    dead_letters = s.topics.dead_letters
+    ingest = Answers(s.input, s.emit, state, intake.debts, producer, dead_letters, s.group, Monitor(), lambda: None)
+    inputs = list(s.input.topics.values())
+    app = faust_app(s, inputs, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
     state.bind(app)
+    assigned = asyncio.Event()
+
+    def claimed(owned: set[int]) -> None:
+        if owned and not assigned.is_set():
+            assigned.set()
+            mark("assigned", state)
+
+    state.on_owned = claimed
     await app.start()
+    await assigned.wait()
+    while not app.tables.actives_ready or app.rebalancing:
+        await asyncio.sleep(0.01)
+    mark("restored", state)
     calm_collector()
     await asyncio.Event().wait()
 

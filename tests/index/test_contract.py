@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 
+from index import ann
 from index.ann import FaissIndex, build
 from index.base import IndexFileError
 from index.exact import ExactIndex
 from index.recall import IndexBuildError, recall_at_k, sufficient_recall
 
-EVERY = pytest.mark.parametrize("kind", [ExactIndex, FaissIndex])
+
+class Graph(FaissIndex):
+    """An HNSW graph."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, graph=True)
+
+
+EVERY = pytest.mark.parametrize("kind", [ExactIndex, FaissIndex, Graph])
 AXES = np.eye(3, dtype=np.float32)
 IDS = np.array([10, 20, 30])
 
@@ -101,7 +110,7 @@ def test_a_wrong_add_is_refused_and_changes_nothing(kind, ids, vectors, message)
 
 
 @EVERY
-@pytest.mark.parametrize("other", [ExactIndex, FaissIndex])
+@pytest.mark.parametrize("other", [ExactIndex, FaissIndex, Graph])
 def test_what_one_index_saves_any_index_loads(kind, other, tmp_path):
     path = tmp_path / "folder" / "items.index"
     filled(kind).save(path)
@@ -158,6 +167,28 @@ def test_a_build_that_misses_neighbours_is_refused():
     half.add(IDS[:1], AXES[:1])
     with pytest.raises(IndexBuildError, match="below"):
         sufficient_recall(half, filled(ExactIndex), ask(3, 2, 1), 2)
+
+
+def test_many_vectors_are_searched_as_a_graph_that_finds_what_comparing_all_finds(monkeypatch):
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(400, 16)).astype(np.float32)
+    monkeypatch.setattr(ann, "HNSW_FROM", 401)
+    assert build(vectors).stats()["kind"] == "faiss-flat"
+    monkeypatch.setattr(ann, "HNSW_FROM", 400)
+    graph = build(vectors)
+    assert graph.stats()["kind"] == "faiss-hnsw"
+    assert graph.stats()["recall"] >= 0.99
+    assert graph.search(vectors[:1], 400)[1].tolist()[0].count(-1) < 40
+
+
+def test_a_graph_that_misses_too_much_gives_way_to_comparing_all(monkeypatch):
+    monkeypatch.setattr(ann, "HNSW_FROM", 1)
+    monkeypatch.setattr(ann, "HNSW_LINKS", 2)
+    monkeypatch.setattr(ann, "HNSW_BUILD", 1)
+    monkeypatch.setattr(ann, "HNSW_SEARCH", 1)
+    vectors = np.random.default_rng(2).normal(size=(3000, 32)).astype(np.float32)
+    index = build(vectors)
+    assert (index.stats()["kind"], index.stats()["recall"]) == ("faiss-flat", 1.0)
 
 
 def test_a_gpu_that_is_not_there_is_said_to_be_missing():

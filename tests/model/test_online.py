@@ -133,3 +133,31 @@ def test_before_any_event_nothing_is_related_and_all_are_equally_popular():
     assert scores.related(np.array([[0, 1], [-1, -1]], np.int32)).tolist() == [[0] * 4] * 2
     assert scores.contribution(np.array([-1, 1], np.int32), np.array([0], np.int32)).tolist() == [[0], [0]]
     np.testing.assert_allclose(scores.popularity, 1 / 4)
+
+
+@pytest.mark.parametrize("popular", [0.0, 0.05, 1.0])
+def test_the_strongest_are_those_of_the_whole_catalogue(popular: float) -> None:
+    rng = np.random.default_rng(3)
+    shelf = Catalog.build({f"i{n}": Item(f"i{n}", "") for n in range(60)})
+    met = shelf.hashes[rng.integers(0, 60, 500)]
+    a, b = shelf.hashes[rng.integers(0, 60, (2, 400))]
+    none, one = np.zeros(400, np.int32), np.ones(400, np.uint32)
+    scores = OnlineScores.build(
+        shelf, Counts(a, b, none, one, met, np.zeros(500, np.int32), np.ones(500, np.uint32)), 0
+    )
+    windows = rng.integers(-1, 60, (8, 5)).astype(np.int32)
+    windows[0] = -1
+    allowed = rng.random((8, 60)) < 0.7
+    allowed[1] = False
+    allowed[2, 4:] = False
+    dense = (1 - popular) * scores.related(windows) + popular * scores.popularity
+    dense[~allowed] = -1
+    found = scores.strongest(windows, popular, allowed, 10)
+    for got, all_scores in zip(found, dense, strict=True):
+        got = got[got >= 0]
+        assert len(set(got.tolist())) == len(got)
+        want = np.sort(all_scores[all_scores >= 0])[::-1][:10]
+        np.testing.assert_allclose(np.sort(all_scores[got])[::-1], want, rtol=1e-5)
+    np.testing.assert_allclose(
+        scores.related_at(windows, np.tile(np.arange(60, dtype=np.int32), (8, 1))), scores.related(windows)
+    )

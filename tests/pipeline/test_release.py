@@ -13,7 +13,7 @@ from model import checkpoint
 from model.catalog import Item
 from model.recommender import ModelConfig, Recommender
 from stream.replay import publish_items
-from tests.pipeline.harness import ITEMS, Deployment, Worker, run, some_events, until
+from tests.pipeline.harness import ITEMS, Deployment, Sent, Worker, run, some_events, until
 from tests.pipeline.test_errors import DATA, check_told
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -71,6 +71,26 @@ def test_a_model_is_taken_up_and_given_up_without_a_stop(deployment: Deployment)
     until(lambda: worker.status()["model"] == FALLBACK, 20, "the fallback serves again")
     check_serves(deployment, worker, FALLBACK, 2)
     assert worker.stop() == 0 and "Traceback" not in worker.log.read_text()
+
+
+def test_a_list_that_is_made_again_by_another_model_has_the_same_name(deployment: Deployment) -> None:
+    forgetful = "from stream.state import State\nState.committable = lambda self: {}\n"
+    events = [Sent(f"u{n}", f"i{n % 20}", "view", T0 + n) for n in range(30)]
+    first = deployment.worker(prelude=forgetful).ready()
+    deployment.send(events)
+    until(lambda: first.status()["lists"] == len(events), 30, "everyone is answered, and nothing is committed")
+    first.kill()
+    folder = save_model(deployment.folder / "model")
+    assert deployment.cli("release", "announce", str(folder), "--name", "ours").code == 0
+    second = deployment.worker().ready()
+    deployment.settled()
+    names: dict[str, dict[str, str]] = {}
+    for event in deployment.lists():
+        names.setdefault(event.user, {})[event.model] = event.id
+    assert len(names) == len(events)
+    for user, by_model in names.items():
+        assert by_model.keys() == {FALLBACK, "ours@1"} and len(set(by_model.values())) == 1, user
+    assert second.stop() == 0
 
 
 def test_whatever_is_wrong_with_a_release_the_one_before_it_serves_on(deployment: Deployment) -> None:

@@ -70,6 +70,27 @@ def test_a_kill_in_mid_stream_loses_and_repeats_nothing(deployment: Deployment) 
     check_state(deployment, events)
 
 
+def test_events_that_rows_skip_when_they_are_read_again_still_get_their_users_answered(deployment: Deployment) -> None:
+    """The crash is between flush and list: everything is in the rows, and nobody has been told."""
+    mute = (
+        "import asyncio\n"
+        "from stream.recommend import Recommender\n"
+        "Recommender.run = lambda self: asyncio.Event().wait()\n"
+    )
+    events = some_events(600, users=40)
+    first = deployment.worker(prelude=mute).ready()
+    deployment.send(events)
+    until(lambda: len(deployment.windows()) == len({e.user for e in events}), 60, "all rows are flushed")
+    until(lambda: first.status()["events"] == len(events), 60, "all events are applied")
+    time.sleep(2 * deployment.settings.state.commit_interval_s)
+    first.kill()
+    assert not any(deployment.committed().values()) and deployment.lists() == []
+    check_windows(deployment, events)
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
 def test_a_worker_frozen_past_its_session_cannot_write_over_its_successor(deployment: Deployment) -> None:
     events = some_events(3000, users=40)
     third = len(events) // 3
@@ -177,8 +198,8 @@ def test_an_agent_that_raises_stops_the_process_and_skips_nothing(deployment: De
     raising = (
         "from stream import window\n"
         "real = window.apply\n"
-        "def apply(columns, partition, topic, events):\n"
-        "    done = real(columns, partition, topic, events)\n"
+        "def apply(columns, partition, topic, events, *more):\n"
+        "    done = real(columns, partition, topic, events, *more)\n"
         "    if 'u3' in events.users: raise RuntimeError('a defect')\n"
         "    return done\n"
         "window.apply = apply\n"

@@ -78,12 +78,12 @@ async def _log_ends(settings: Settings, tps: list[TopicPartition]) -> dict[Topic
         await consumer.stop()
 
 
-async def committed(settings: Settings) -> dict[TopicPartition, int | None]:
-    """Committed offsets of the state's group."""
+async def committed(settings: Settings, names: Iterable[str] | None = None) -> dict[TopicPartition, int | None]:
+    """Committed offsets of the group in these topics; by default its inputs."""
     consumer = AIOKafkaConsumer(**settings.kafka.consumer(), group_id=settings.group)
     await consumer.start()
     try:
-        tps = await topics.topic_partitions(settings.kafka, settings.input.topics.values())
+        tps = await topics.topic_partitions(settings.kafka, names or settings.input.topics.values())
         return {tp: await consumer.committed(tp) for tp in tps}
     finally:
         await consumer.stop()

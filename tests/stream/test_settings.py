@@ -91,7 +91,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(file: Path, text:
 
 def test_an_unknown_name_like_no_other_is_told_all_of_them(file: Path) -> None:
     error = refused(file, "[trends]\nzzz = 1\n")
-    assert "known in [trends]: bucket_ms, buckets, refresh_s" in error.remedy
+    assert "known in [trends]: enabled, bucket_ms, buckets, refresh_s" in error.remedy
 
 
 def test_unknown_variables_and_flags_are_refused_too(file: Path) -> None:

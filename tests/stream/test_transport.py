@@ -50,7 +50,7 @@ def grouped(topics: set[str], cluster: Cluster, subscriptions: dict[str, list[st
 def app() -> BatchApp:
     async def agent(stream: Any) -> None: ...
 
-    return faust_app(Settings(), 6, cast(Any, None), agent)
+    return faust_app(Settings(), ["view", "click"], 6, cast(Any, None), agent)
 
 
 # Assignments

@@ -158,3 +158,12 @@ def test_a_light_user_stays_small() -> None:
     columns = Columns(TOPICS)
     window.apply(columns, 0, 0, events([(f"u{i}", 1, 1, 5) for i in range(10_000)]))
     assert columns.nbytes / 10_000 < 600
+
+
+@pytest.mark.parametrize("size", [17, 5000])
+def test_without_pairs_the_rows_are_the_same(size: int) -> None:
+    rows, columns = random_rows(4, 2000), Columns(TOPICS, 128)
+    for start in range(0, len(rows), size):
+        done = window.apply(columns, 0, 0, events(rows[start : start + size], start), paired=False)
+        assert [len(column) for column in done.pairs] == [0, 0, 0]
+    assert digest(columns) == digest(apply_in_batches(rows, size))

@@ -1,0 +1,211 @@
+"""What a list is made of: copies of the touched users' rows, in memory or as a message between two workers.
+
+Where ingest and recommend run in one process, rows are copied from the window table (`OwnRows`). Where they run
+apart, the copy is a message on the `interests` topic: many users, as columns, so that the other side makes
+tensors of it without a loop. Who waits, and what becomes of a copy, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import msgpack
+import numpy as np
+
+from model.history import Histories
+from stream.packing import INTERACTION
+from stream.progress import Progress, Trigger, Waiting
+
+if TYPE_CHECKING:
+    from stream.debts import Debts
+    from stream.emission import Key
+    from stream.state import State
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Interests:
+    """Rows of n users: `histories` with what they have seen, `counts` of the interactions they ever had, and `applied`,
+    the last offset of each input topic that each row knows of.
+    """
+
+    users: list[Waiting]
+    histories: Histories
+    counts: list[int]
+    applied: list[dict[str, int]]
+
+
+class Source(Protocol):
+    """Where users who wait and their rows are."""
+
+    progress: Progress
+
+    def interests(self, users: Sequence[Waiting], now: float) -> Interests | None:
+        """Copies of their rows, and the users with their triggers; without those who are not ours to answer any more,
+        or answered already. None where nobody is left.
+        """
+        ...
+
+    def known(self, keys: Sequence[Key]) -> tuple[list[Key], Histories, list[int]]:
+        """Histories and counts of these users, as far as they are there."""
+        ...
+
+    def answered(self, ticket: int, n: int = 1) -> None:
+        """n users of a ticket have their list."""
+        ...
+
+
+class OwnRows:
+    """Rows of this worker's own window table."""
+
+    def __init__(self, state: State, debts: Debts) -> None:
+        self._state = state
+        self._debts = debts
+        self.progress = state.progress
+        self.answered = state.answered
+
+    def interests(self, users: Sequence[Waiting], now: float) -> Interests | None:
+        columns = self._state.columns
+        kept: list[Waiting] = []
+        rows: list[int] = []
+        for w in users:
+            row = columns.row(w.partition, w.user)
+            if row is None or (w.trigger is None and self._debts.answered_since(w, row)):
+                self.answered(w.ticket)
+            else:
+                kept.append(w if w.trigger else w._replace(trigger=self._debts.trigger(row, now)))
+                rows.append(row)
+        if not kept:
+            return None
+        at = np.array(rows, np.int64)
+        return Interests(
+            kept,
+            columns.histories(at),
+            columns.count[at].tolist(),
+            [
+                {topic: offset for topic, offset in zip(columns.topics, applied, strict=True) if offset >= 0}
+                for applied in columns.applied[at].tolist()
+            ],
+        )
+
+    def known(self, keys: Sequence[Key]) -> tuple[list[Key], Histories, list[int]]:
+        columns = self._state.columns
+        found = [(key, row) for key in keys if (row := columns.row(*key)) is not None]
+        at = np.array([row for _, row in found], np.int64)
+        return [key for key, _ in found], columns.histories(at, seen=False), columns.count[at].tolist()
+
+
+# As a message
+
+
+class Row(NamedTuple):
+    """One user's row out of a message. A copy: a view would keep the whole message as long as its last user waits."""
+
+    interactions: np.ndarray
+    seen: np.ndarray
+    ever: int
+    applied: dict[str, int]
+
+
+def pack(interests: Interests, members: Sequence[int]) -> bytes:
+    """A message of some of the users, all of one partition.
+
+    (version, users, topics, applied i64[n, topics], counts i64[n], triggers, lengths i32[n], interactions, seen
+    lengths i32[n], seen u32): columns as bytes, little-endian; interactions oldest first, user by user.
+    """
+    at = np.array(members)
+    h, waiting = interests.histories, [interests.users[i] for i in members]
+    topics = sorted({topic for i in members for topic in interests.applied[i]})
+    applied = np.array([[interests.applied[i].get(topic, -1) for topic in topics] for i in members], "<i8")
+    lengths = h.lengths[at].astype("<i4")
+    there = np.arange(h.items.shape[1]) >= h.items.shape[1] - lengths[:, None]
+    interactions = np.empty(int(lengths.sum()), INTERACTION)
+    for name, column in (("item", h.items), ("action", h.actions), ("time", h.times), ("weight", h.weights)):
+        interactions[name] = column[at][there]
+    seen = [h.seen[h.seen_offsets[i] : h.seen_offsets[i + 1]] for i in members]
+    triggers = [(t.topic, t.offset, t.ts, t.trace) for w in waiting if (t := w.trigger) is not None]
+    return cast(
+        bytes,
+        msgpack.packb(
+            (
+                VERSION,
+                [w.user for w in waiting],
+                topics,
+                applied.tobytes(),
+                np.array([interests.counts[i] for i in members], "<i8").tobytes(),
+                triggers,
+                lengths.tobytes(),
+                interactions.tobytes(),
+                np.array(list(map(len, seen)), "<i4").tobytes(),
+                np.concatenate(seen).astype("<u4").tobytes(),
+            )
+        ),
+    )
+
+
+def unpack(message: bytes, arrived: float) -> list[tuple[str, Trigger]]:
+    """The users of a message, each with its trigger, which carries the row.
+
+    Raises:
+        ValueError: not a message of ours, or of another version.
+    """
+    try:
+        version, *columns = msgpack.unpackb(message)
+        if version != VERSION:
+            raise ValueError(f"interests of version {version}; this eddyline reads {VERSION}: update it")
+        users, topics, applied, counts, triggers, lengths, interactions, seen_lengths, seen = columns
+    except (TypeError, msgpack.UnpackException) as error:
+        raise ValueError(f"no interests of ours: {error}") from error
+    offsets = np.frombuffer(applied, "<i8").reshape(len(users), len(topics)).tolist()
+    ends = np.cumsum(np.frombuffer(lengths, "<i4"))
+    seen_ends = np.cumsum(np.frombuffer(seen_lengths, "<i4"))
+    rows = zip(
+        users,
+        triggers,
+        np.split(np.frombuffer(interactions, INTERACTION), ends[:-1]),
+        np.split(np.frombuffer(seen, "<u4"), seen_ends[:-1]),
+        np.frombuffer(counts, "<i8").tolist(),
+        offsets,
+        strict=True,
+    )
+    return [
+        (
+            user,
+            Trigger(
+                topic,
+                offset,
+                ts,
+                arrived,
+                trace,
+                Row(met.copy(), more.copy(), count, {t: o for t, o in zip(topics, known, strict=True) if o >= 0}),
+            ),
+        )
+        for user, (topic, offset, ts, trace), met, more, count, known in rows
+    ]
+
+
+def joined(rows: Sequence[Row]) -> Histories:
+    """Rows as `Histories`: left-padded columns, the newest at index -1."""
+    lengths = np.array([len(row.interactions) for row in rows], np.int64)
+    width = int(lengths.max(initial=0))
+    there = np.arange(width) >= width - lengths[:, None]
+    flat = np.concatenate([row.interactions for row in rows]) if rows else np.zeros(0, INTERACTION)
+    seen = np.concatenate([row.seen for row in rows]) if rows else np.zeros(0, np.uint32)
+
+    def column(name: str, dtype: Any) -> np.ndarray:
+        out = np.zeros((len(rows), width), dtype)
+        out[there] = flat[name]
+        return out
+
+    return Histories(
+        items=column("item", np.uint64),
+        actions=column("action", np.uint8),
+        times=column("time", np.int64),
+        weights=column("weight", np.float32),
+        lengths=lengths.astype(np.int32),
+        seen=seen.astype(np.uint32),
+        seen_offsets=np.concatenate([[0], np.cumsum([len(row.seen) for row in rows])]).astype(np.int64),
+    )

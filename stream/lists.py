@@ -1,0 +1,76 @@
+"""The half of a worker that makes lists, wired: what they are made from, and the recommender on its device.
+
+Where the users come from is the other half's affair (`stream.intake`, or `stream.desk` where that runs elsewhere).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from model.encoder import TextEncoder
+from stream.interests import Source
+from stream.monitor import Monitor
+from stream.recommend import Recommender
+from stream.serving import Serving, leave_a_core, pick_device
+from stream.settings import Settings
+from stream.trends import Trends
+
+
+class Lists:
+    """Serving and recommender."""
+
+    def __init__(
+        self, settings: Settings, source: Source, trends: Trends, producer: AIOKafkaProducer, monitor: Monitor
+    ) -> None:
+        device = pick_device(settings.recommend.device)
+        self.serving = Serving(
+            TextEncoder(settings.encoder.name, device, settings.cache),
+            trends,
+            device,
+            settings.topics.catalog,
+            monitor,
+            settings.recommend.shadow,
+        )
+        self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
+        self.recommender = Recommender(
+            settings.recommend,
+            settings.emit,
+            source,
+            settings.state.name,
+            self.serving,
+            producer,
+            settings.topics.recommendations,
+            settings.topics.shadow,
+            monitor,
+            self._device,
+            lambda: int(time.time() * 1000),
+        )
+
+    def tasks(self, caught_up: Sequence[asyncio.Event]) -> list[Coroutine[Any, Any, None]]:
+        """What runs for ever; lists are made once catalogue and release have been read (`caught_up`)."""
+        return [
+            self.serving.run(lambda: all(event.is_set() for event in caught_up)),
+            self.serving.refresh_trends(),
+            self.recommender.run(),
+            self.recommender.refresh_profiles(),
+        ]
+
+    def on_owned(self, others: set[int]) -> None:
+        """Partitions were assigned anew; `others` are not ours."""
+        if self.recommender.changes is not None:
+            self.recommender.changes.forget()
+        self.recommender.profiles.forget(others)
+
+    def status(self) -> dict[str, Any]:
+        served = self.serving.current if self.serving.ready.is_set() else None
+        return {"items": len(served.catalog) if served else 0, "model": served.name if served else None}
+
+    def stop(self) -> None:
+        self.serving.close()
+        self._device.shutdown(wait=False, cancel_futures=True)

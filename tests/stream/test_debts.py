@@ -1,0 +1,165 @@
+"""Who is owed a list after a silence, by hand: from rows and one offset a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from faust.types import TP
+
+from model.history import ACTION_CODE
+from stream import debts
+from stream.columns import Columns
+from stream.debts import Debts, owed_lists
+from stream.emission import Silence
+from stream.kafka.debts import note, noted
+from stream.progress import Progress, Trigger, Waiting
+
+CLICK, VIEW = TP("click", 0), TP("view", 0)
+TOPICS = {"click": "click", "view": "view"}
+
+
+def columns(**applied: tuple[int, int]) -> Columns:
+    """Rows of partition 0 with the last click and view that each has taken in."""
+    made = Columns(["click", "view"])
+    for user, offsets in applied.items():
+        (row,) = made.rows(0, [user])
+        made.applied[row] = offsets
+    return made
+
+
+def owed(made: Columns, **first: int) -> list[tuple[dict[TP, int], list[str]]]:
+    rows = np.fromiter(made.users[0].values(), np.int64)
+    return list(owed_lists(made, rows, {TP(topic, 0): offset for topic, offset in first.items()}))
+
+
+def test_those_are_owed_who_have_taken_in_what_was_applied_in_silence() -> None:
+    made = columns(before=(9, 4), clicked=(10, -1), viewed=(2, 7), both=(12, 5))
+    assert owed(made, click=10) == [({CLICK: 10}, ["clicked", "both"])]
+    assert owed(made, click=10, view=5) == [({CLICK: 10}, ["clicked", "both"]), ({VIEW: 7}, ["viewed"])]
+    assert owed(made, click=13, view=8) == [] == owed(made, gone=0)
+
+
+def test_debts_are_paid_in_the_order_of_offsets_and_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debts, "CHUNK", 2)
+    made = columns(e=(50, -1), a=(10, -1), d=(40, -1), c=(30, -1), b=(20, -1))
+    assert owed(made, click=5) == [({CLICK: 10}, ["a", "b"]), ({CLICK: 30}, ["c", "d"]), ({CLICK: 50}, ["e"])]
+
+
+def test_the_text_beside_an_offset_says_from_where_on_nobody_was_answered() -> None:
+    assert noted(note(17, 90)) == 17 and note(17, 90) == "unanswered from 17"
+    assert note(None, 90) == "" == note(90, 90), "what is not committed is read again"
+    assert [noted(text) for text in ("", "another's", "unanswered from x", "17")] == [None] * 4
+
+
+class World:
+    """Debts over a state of rows and progress, with what Kafka would say told by hand."""
+
+    def __init__(self, made: Columns, max_lag: int | None = None, topics: dict[str, str] = TOPICS) -> None:
+        self.columns, self.progress, self.woken, self.restored = made, Progress(), 0, True
+        self.behind: dict[TP, int | None] = {}
+        self.silence = Silence(["click", "view"], max_lag)
+        self.silence.paused = False
+        state: Any = SimpleNamespace(columns=made, progress=self.progress)
+        behind: Callable[[TP, int | None], int | None] = lambda tp, applied: self.behind.get(tp)  # noqa: E731
+        self.debts = Debts(state, self.silence, topics, behind, lambda: self.restored, self.wake)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def tend(self) -> None:
+        self.debts.tend([CLICK, VIEW])
+
+    def taken(self) -> list[str]:
+        return [w.user for w in self.progress.take(100)]
+
+    def trigger(self, user: str) -> Trigger:
+        return self.debts.trigger(cast(int, self.columns.row(0, user)), 0.0)
+
+
+def test_a_pause_ends_with_those_who_were_touched_in_it() -> None:
+    world = World(columns(a=(10, -1), b=(20, -1), c=(5, -1)))
+    world.tend()
+    assert not world.debts.quiet(CLICK, 10)
+    world.silence.paused = True
+    assert world.debts.quiet(CLICK, 10)
+    world.progress.owe(CLICK, 10)
+    world.tend()
+    assert world.taken() == []
+    world.silence.paused = False
+    assert world.debts.quiet(CLICK, 21), "until those of the silence are known, there is silence"
+    world.tend()
+    assert world.woken == 1 and world.taken() == ["a", "b"] and not world.debts.quiet(CLICK, 22)
+
+
+def test_what_a_former_owner_owes_is_paid_when_rows_are_there_and_lag_is_known() -> None:
+    world = World(columns(a=(10, -1)), max_lag=100)
+    world.progress.owe(CLICK, 3)
+    world.restored = False
+    world.tend()
+    world.restored = True
+    world.tend()
+    assert world.taken() == [], "it may be in the middle of the backlog that the former owner died in"
+    world.behind = {CLICK: 500, VIEW: 0}
+    world.tend()
+    assert world.taken() == []
+    world.behind = {CLICK: 0, VIEW: 0}
+    world.tend()
+    assert world.taken() == ["a"]
+
+
+def test_a_batch_that_is_too_far_behind_is_applied_in_silence() -> None:
+    world = World(columns(a=(10, -1)), max_lag=100)
+    world.behind = {CLICK: 101, VIEW: 0}
+    world.tend()
+    assert world.debts.quiet(CLICK, 0)
+    world.behind = {CLICK: 50, VIEW: 0}
+    world.tend()
+    assert not world.debts.quiet(CLICK, 51)
+
+
+def test_one_who_was_touched_since_the_silence_has_a_list_for_that() -> None:
+    made = columns(a=(10, 3), b=(20, -1), c=(15, -1))
+    world = World(made)
+    world.progress.owe(CLICK, 0)
+    world.tend()
+    rows = {user: cast(int, made.row(0, user)) for user in "abc"}
+    made.applied[rows["c"], 0] = 21
+    made.applied[rows["a"], 1] = 4
+    owed = {w.user: w for w in world.progress.take(9)}
+    assert [world.debts.answered_since(owed[u], rows[u]) for u in "abc"] == [True, False, True]
+
+
+def test_an_event_that_causes_no_list_is_no_answer() -> None:
+    made = columns(a=(10, 3))
+    world = World(made, topics={"click": "click"})
+    world.progress.owe(CLICK, 0)
+    world.tend()
+    (w,) = world.progress.take(9)
+    made.applied[0:] = 10, 99
+    assert not world.debts.answered_since(w, cast(int, made.row(0, "a")))
+
+
+def test_the_trigger_is_the_row_s_newest_event_whoever_asks() -> None:
+    made = columns(a=(10, 3), b=(10, 3), c=(-1, 3))
+    for user, action, time in (("a", "view", 700), ("b", "click", 900), ("c", "click", 800)):
+        row = made.rows(0, [user])
+        values: dict[str, Any] = {"item": [7], "action": [ACTION_CODE[action]], "time": [time], "weight": [1.0]}
+        made.append(row, np.array([0]), {name: np.array(value) for name, value in values.items()})
+    world = World(made)
+    assert world.trigger("a")[:3] == ("view", 3, 700)
+    assert world.trigger("b")[:3] == ("click", 10, 900)
+    assert world.trigger("c")[:3] == ("view", 3, 800), "its click came from another state's topic"
+    assert World(made, topics={"click": "click"}).trigger("a")[:3] == ("click", 10, 700)
+    assert World(made, topics={"click": "click"}).trigger("c")[:3] == ("view", 3, 800)
+
+
+def test_debts_end_with_the_partition() -> None:
+    world = World(columns(a=(10, -1)))
+    world.progress.owe(CLICK, 0)
+    world.tend()
+    world.debts.claimed()
+    assert not world.debts.answered_since(Waiting(0, "a", 0, None), cast(int, world.columns.row(0, "a")))
