@@ -39,7 +39,9 @@ class StateConfig(BaseModel):
     name: str = Field(default="v1", pattern=r"^[A-Za-z0-9_-]{1,40}$")
     history: int = Field(default=128, ge=96, le=4096, description="interactions kept per user")
     seen_cap: int = Field(default=2048, ge=0, le=65536, description="items remembered beyond the history")
-    commit_interval_s: float = Field(default=1.0, gt=0)
+    commit_interval_s: float = Field(
+        default=3.0, gt=0, description="how often rows are made durable and offsets committed; a crash repeats so much"
+    )
     settle_timeout_s: float = Field(default=5.0, gt=0, description="how long a rebalance or stop waits for answers")
 
 

@@ -1,10 +1,12 @@
 """Ingest: eddyline and its peers on one broker, the same events and the same job, as CPU-seconds and elapsed.
 
 Each system decodes JSON clicks, keeps each user's 32 newest items in durable keyed state, and writes one output an
-event (row `each`). Row `newest` is eddyline answering each user of a batch once. eddyline besides counts trends,
-fences its changelog by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor:
-fetch and decode, no state and no outputs. `bytewax_memory` is Bytewax without durable state. What each peer does,
-and does not, is in its program's docstring (tests/bench/peers). All events are in the topic beforehand; the rounds
+event (row `each`). Row `newest` is eddyline answering each user of a batch once; `trends` is row `each` with the counts
+of what follows what as well, which no peer keeps and which are off in the others. eddyline besides fences its changelog
+by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor: fetch and decode, no state and
+no outputs. `faust` is Faust as pip installs it, `faust_orjson` with the faster JSON that it takes where it finds it;
+`bytewax_memory` is Bytewax without durable state. What each peer does, and does not, is in its program's docstring
+(tests/bench/peers). All events are in the topic beforehand; the rounds
 are interleaved; how a worker is measured is said in tests/bench/common.py. The last line is JSON.
 
     make bench NAME=ingest
@@ -43,14 +45,17 @@ class System(NamedTuple):
         return [str(binaries / "python") if self.peer else sys.executable, "-P", str(HERE / self.program)]
 
 
+NO_TRENDS = {"EDDYLINE_TRENDS__ENABLED": "false"}
 SYSTEMS = {
-    "eddyline": System("eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
-    "newest": System("eddyline_ingest.py", {"BENCH_ROW": "newest"}, peer=False, outputs=False),
+    "eddyline": System("eddyline_ingest.py", {"BENCH_ROW": "each", **NO_TRENDS}, peer=False),
+    "newest": System("eddyline_ingest.py", {"BENCH_ROW": "newest", **NO_TRENDS}, peer=False, outputs=False),
+    "trends": System("eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
     "raw": System("peers/raw_loop.py", peer=False, outputs=False),
     "bytewax": System("peers/bytewax_app.py", {"BENCH_DURABLE": "1"}),
     "bytewax_memory": System("peers/bytewax_app.py", {"BENCH_DURABLE": "0"}),
     "quix": System("peers/quix_app.py"),
-    "faust": System("peers/faust_app.py"),
+    "faust": System("peers/faust_app.py", peer=False),
+    "faust_orjson": System("peers/faust_app.py"),
 }
 
 
@@ -74,14 +79,14 @@ def main() -> None:
     measured: dict[str, list[Measured]] = {name: [] for name in args.only}
     with common.place() as at:
         sizes = {"clicks": args.events}
-        if "faust" in args.only:
+        if any(name.startswith("faust") for name in args.only):
             sizes["few-clicks"] = args.faust_events
         with common.told(f"publishing {' and '.join(f'{n:,}' for n in sizes.values())} events"):
             for topic, n in sizes.items():
                 asyncio.run(fill(at.kafka, topic, n, max(1, args.users * n // args.events)))
         for number in range(args.rounds):
             for name in args.only:
-                topic = "few-clicks" if name == "faust" else "clicks"
+                topic = "few-clicks" if name.startswith("faust") else "clicks"
                 got = one(at, name, number, binaries, topic, sizes[topic], args.profile)
                 measured[name].append(got)
                 print(

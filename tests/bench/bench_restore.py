@@ -1,4 +1,5 @@
-"""Restore: rows a second from a changelog into a worker that starts, eddyline and ordinary Faust.
+"""Restore: rows a second from a changelog into a worker that starts, eddyline and ordinary Faust (as pip installs it;
+`faust_orjson`: with the faster JSON that it takes where it finds it).
 
 eddyline's changelog has a row of 20 interactions for every user, packed and fenced as a worker would have left
 them; Faust's has as many lists of 20 items as its docstring says, written in its own JSON. Each worker tells when its
@@ -23,6 +24,8 @@ from stream.kafka.clients import KafkaConfig, producer
 from tests.bench import common, peers, rows
 from tests.bench.common import PARTITIONS, Measured, Place
 
+SYSTEMS = ["eddyline", "faust", "faust_orjson"]
+
 
 def main() -> None:
     """Run the rounds, and print medians."""
@@ -30,14 +33,17 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000, help="rows for eddyline")
     parser.add_argument("--faust-users", type=int, default=50_000, help="rows for ordinary Faust, as a rate")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=["eddyline", "faust"], default=["eddyline", "faust"])
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     parser.add_argument("--profile", type=Path, help="draw the flame graph of the last worker to this SVG")
     args = parser.parse_args()
     binaries = peers.environment()
-    sizes = {"eddyline": args.users, "faust": args.faust_users}
+    sizes = {"eddyline": args.users, "faust": args.faust_users, "faust_orjson": args.faust_users}
     measured: dict[str, list[Measured]] = {name: [] for name in args.only}
     with common.place() as at:
-        environs = {name: common.bench_environ(at, name, f"{name}.clicks", f"{name}.output") for name in args.only}
+        environs = {
+            name: common.bench_environ(at, name.replace("_", "-"), f"{name}.clicks", f"{name}.output")
+            for name in args.only
+        }
         for name, environ in environs.items():
             with common.told(f"writing {sizes[name]:,} rows for {name}"):
                 asyncio.run(prepare(name, at.kafka, environ, sizes[name]))
@@ -58,7 +64,7 @@ async def prepare(name: str, kafka: KafkaConfig, environ: Mapping[str, str], use
     if name == "eddyline":
         await rows.prepare(environ, users)
         return
-    changelog = f"{name}-windows-changelog"
+    changelog = f"{environ['BENCH_NAME']}-windows-changelog"
     plain = [topics.TopicSpec(environ[which], PARTITIONS) for which in ("BENCH_INPUT", "BENCH_OUTPUT")]
     await topics.create(kafka, [*plain, topics.TopicSpec(changelog, PARTITIONS, {"cleanup.policy": "compact"})], 1)
     value = json.dumps([f"i{item}" for item in range(10_000, 10_000 + rows.INTERACTIONS)]).encode()
@@ -76,11 +82,9 @@ def one(
     """One worker, from its start to its state."""
     told = Path(environ["BENCH_MARKS"])
     told.unlink(missing_ok=True)
-    command = (
-        [sys.executable, "-m", "tests.bench.eddyline_ingest"]
-        if name == "eddyline"
-        else [str(binaries / "python"), str(peers.HERE / "faust_app.py")]
-    )
+    python = str(binaries / "python") if name == "faust_orjson" else sys.executable
+    program = ["-m", "tests.bench.eddyline_ingest"] if name == "eddyline" else [str(peers.HERE / "faust_app.py")]
+    command = [python, *program]
     worker = common.Worker(command, {**environ, "BENCH_ROW": "newest"}, at.folder / f"{name}-{number}.log", flame)
     try:
         marks = asyncio.run(common.marks(worker, told, "assigned", "restored"))
@@ -103,7 +107,7 @@ def summary(measured: Mapping[str, list[Measured]], sizes: Mapping[str, int]) ->
         "rounds": len(next(iter(measured.values()))),
         "rows": {name: sizes[name] for name in measured},
     }
-    if len(measured) == 2:
+    if {"eddyline", "faust"} <= measured.keys():
         result["ratio"] = round(rate["eddyline"] / rate["faust"], 1)
         result["ratio_cpu"] = round(cpu["eddyline"] / cpu["faust"], 1)
     table = [

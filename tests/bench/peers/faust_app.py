@@ -1,7 +1,7 @@
 """Ordinary Faust: a table, an agent, one send an event.
 
 State: a table in memory, its changelog in Kafka, one changelog record an event (Faust has no other way).
-Offsets are committed by Faust's own timer. Faust decodes JSON with orjson where it is installed, and here it is.
+Offsets are committed by Faust's own timer. Faust reads and writes JSON with orjson where it is installed.
 With BENCH_MARKS set it tells there when its partitions were assigned and when its table was restored.
 """
 
