@@ -1,11 +1,11 @@
 """Ingest: eddyline and its peers on one broker, the same events and the same job, as CPU-seconds and elapsed.
 
 Each system decodes JSON clicks, keeps each user's 32 newest items in durable keyed state, and writes one output an
-event (row `each`). Row `newest` is eddyline answering each user of a batch once; `trends` is row `each` with the counts
-of what follows what as well, which no peer keeps and which are off in the others. eddyline besides fences its changelog
-by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor: fetch and decode, no state and
-no outputs. `faust` is Faust as pip installs it, `faust_orjson` with the faster JSON that it takes where it finds it;
-`bytewax_memory` is Bytewax without durable state. What each peer does, and does not, is in its program's docstring
+event (row `each`). Row `newest` is eddyline answering each user of a batch once; `trends` is row `each` with counts of
+what follows what as well, which no peer keeps and which are off in the others. eddyline besides fences its changelog
+by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor: fetch and decode, no state
+and no outputs. `faust` is Faust as pip installs it, `faust_orjson` with the faster JSON that it takes where it finds
+it; `bytewax_memory` is Bytewax without durable state. What each peer does, and does not, is in its program's docstring
 (tests/bench/peers). All events are in the topic beforehand; the rounds
 are interleaved; how a worker is measured is said in tests/bench/common.py. The last line is JSON.
 
