@@ -20,7 +20,7 @@ from model.fusion import Fused
 from model.history import Histories, seen_hash
 from model.longterm import Encode
 from model.mix import Mix, combined
-from model.online import OnlineScores
+from model.online import Followers, OnlineScores
 from model.reasons import Ranked, Reasoner
 
 MAX_FETCH = 2048
@@ -121,11 +121,24 @@ class Engine:
         allowed[np.repeat(users, count), self._seen_row[at]] = False
         return allowed
 
-    def candidates(self, h: Histories, fused: Fused, search: Search, online: OnlineScores, m: int) -> NDArray[np.int32]:
+    def followers(self, h: Histories, online: OnlineScores) -> Followers:
+        """What follows the windows of these histories, by counts."""
+        return online.followers(self.window_rows(h)[1])
+
+    def candidates(
+        self,
+        h: Histories,
+        fused: Fused,
+        search: Search,
+        online: OnlineScores,
+        m: int,
+        followers: Followers | None = None,
+    ) -> NDArray[np.int32]:
         """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector and the m strongest by
         counts, without repeats.
 
-        Seen and withdrawn items are left out. A user who may be shown at least m items gets at least m.
+        Seen and withdrawn items are left out. A user who may be shown at least m items gets at least m. followers: as
+        `followers` has them, where they are there already.
         """
         allowed = self.allowed(h)
         n = len(self.catalog)
@@ -136,7 +149,8 @@ class Engine:
         near = search(fused.vectors.cpu().numpy(), fetch)[1]
         near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
         near = _first(near, m)
-        strong = online.strongest(self.window_rows(h)[1], self.mix.popular, allowed, min(m, n))
+        followers = self.followers(h, online) if followers is None else followers
+        strong = online.strongest(followers, self.mix.popular, allowed, min(m, n))
         return _distinct(np.concatenate([near, strong], axis=1).astype(np.int32))
 
     def rank(
@@ -147,6 +161,7 @@ class Engine:
         online: OnlineScores,
         n: int,
         reasons: bool = True,
+        followers: Followers | None = None,
     ) -> list[Ranked]:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
 
@@ -155,13 +170,12 @@ class Engine:
         """
         if not len(h):
             return []
-        _, rows = self.window_rows(h)
         there = candidates >= 0
         at = np.maximum(candidates, 0)
         with torch.inference_mode():
             items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
             neural = torch.einsum("bd,bmd->bm", fused.vectors, items_BMD).cpu().numpy()
-        related = online.related_at(rows, at)
+        related = online.related_at(self.followers(h, online) if followers is None else followers, at)
         scores = combined(neural, related, online.popularity[at], self.mix)
         scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]

@@ -14,7 +14,6 @@ same line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -99,6 +98,10 @@ def pairs_of(before: NDArray[np.uint64], new: NDArray[np.uint64]) -> tuple[NDArr
     return row, near[row, place]
 
 
+Followers = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
+"""For each window: items as catalogue rows i32[F], distinct, and how much each follows the window f32[F]."""
+
+
 @dataclass(frozen=True, eq=False)
 class OnlineScores:
     """Counts turned into scores over the rows of one catalogue snapshot.
@@ -148,28 +151,31 @@ class OnlineScores:
         """
         return self._related(window).toarray()
 
-    def related_at(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
-        """`related` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
+    def followers(self, window: NDArray[np.int32]) -> Followers:
+        """`related` where it is not zero: for each window, items and how much each follows it."""
         related = self._related(window)
+        ends = pairwise(related.indptr.tolist())
+        return [(related.indices[start:end], related.data[start:end]) for start, end in ends]
+
+    def related_at(self, followers: Followers, candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """`related` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
         out = np.empty(candidates.shape, np.float32)
         line = np.zeros(self.steps.shape[1], np.float32)
-        for b, (at, share) in enumerate(_rows(related)):
+        for b, (at, share) in enumerate(followers):
             line[at] = share
             out[b] = line[candidates[b]]
             line[at] = 0
         return out
 
-    def strongest(
-        self, window: NDArray[np.int32], popular: float, allowed: NDArray[np.bool_], m: int
-    ) -> NDArray[np.int32]:
+    def strongest(self, followers: Followers, popular: float, allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
         """The m allowed items (bool[B,N]) with the greatest (1 - popular) x related + popular x popularity, in no
         order: i32[B,m], -1 where there are fewer.
 
         What follows nothing in the window counts by its popularity alone, so only what follows something, and the
         most popular, are looked at.
         """
-        out = np.full((len(window), m), -1, np.int32)
-        for b, (at, share) in enumerate(_rows(self._related(window))):
+        out = np.full((len(followers), m), -1, np.int32)
+        for b, (at, share) in enumerate(followers):
             shown = allowed[b, at]
             at, share = at[shown], share[shown]
             score = (1 - popular) * share + popular * self.popularity[at]
@@ -209,12 +215,10 @@ class OnlineScores:
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""
-        weights = self._weights(window)
-        row, place = np.nonzero(window >= 0)
-        rows: Any = sparse.csr_array(
-            (weights[row, place], (row, window[row, place])), shape=(len(window), self.steps.shape[0])
-        )
-        return rows @ self.steps
+        weights, there = self._weights(window), window >= 0
+        ends = np.concatenate([[0], np.cumsum(there.sum(1))])
+        shape = (len(window), self.steps.shape[0])
+        return sparse.csr_array((weights[there], window[there], ends), shape=shape) @ self.steps
 
     @cached_property
     def _by_popularity(self) -> NDArray[np.int32]:
@@ -237,12 +241,6 @@ class OnlineScores:
         newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
         weights = np.where(there, self.params.recency**newer, 0.0)
         return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)
-
-
-def _rows(matrix: Any) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-    """(columns, values) of each row of a CSR matrix."""
-    for start, end in pairwise(matrix.indptr.tolist()):
-        yield matrix.indices[start:end], matrix.data[start:end]
 
 
 def _decayed(

@@ -32,6 +32,7 @@ from model.online import OnlineScores
 NEWEST = 5
 MOST = 3
 LEAST_SHARE = 0.05
+TASTE, POPULAR = -1, -2
 FLOOR = 1e-3
 
 EncodeWindow = Callable[[Histories, NDArray[np.int32]], Tensor]
@@ -87,11 +88,14 @@ class Reasoner:
     def categories(self, h: Histories) -> NDArray[np.float32]:
         """How strong each category is in each history, f32[B,C], by action weight."""
         rows = self._catalog.index_of(h.items)
-        row, place = np.nonzero(rows >= 0)
-        weights = np.maximum(h.weights[row, place], 0)
-        shape = (len(h), len(self._catalog))
-        met: Any = sparse.csr_array((weights, (row, rows[row, place])), shape=shape)
-        return (met @ self._member).toarray()
+        user, place = np.nonzero(rows >= 0)
+        item, member = rows[user, place], self._member
+        n = member.indptr[item + 1] - member.indptr[item]
+        taken = np.repeat(member.indptr[item] - (np.cumsum(n) - n), n) + np.arange(n.sum())
+        kinds = len(self._names)
+        met = np.repeat(user * kinds, n) + member.indices[taken]
+        weights = np.repeat(np.maximum(h.weights[user, place], 0), n)
+        return np.bincount(met, weights, len(h) * kinds).reshape(len(h), kinds).astype(np.float32)
 
     def explain(
         self,
@@ -139,21 +143,23 @@ class Reasoner:
         items, whose = np.unique(window.items[b], return_inverse=True)
         summed = np.zeros((len(items), len(chosen)))
         np.add.at(summed, whose, evidence / total)
-        named = []
-        for i, row in enumerate(chosen):
-            reasons = [
-                # an item met several times is one reason; its strongest interaction gives the action
-                Reason(
-                    "interaction",
-                    float(summed[u, i]),
-                    int(items[u]),
-                    int(window.actions[b, np.argmax(np.where(whose == u, evidence[:, i], -1))]),
-                )
-                for u in np.argsort(-summed[:, i], kind="stable")[:MOST]
-            ]
-            reasons.append(Reason("taste", float(taste[i] / total[i]), taste=self.taste(strength, int(row))))
-            reasons.append(Reason("popular", float(popular[i] / total[i])))
-            named.append(_strongest(reasons))
+        # an item met several times is one reason; its strongest interaction gives the action
+        strongest = np.argsort(-summed, axis=0, kind="stable")[:MOST]
+        tastes, populars = (taste / total).tolist(), (popular / total).tolist()
+        named: list[list[Reason]] = []
+        for i, row in enumerate(chosen.tolist()):
+            found = [(float(summed[u, i]), u) for u in strongest[:, i].tolist()]
+            found += [(tastes[i], TASTE), (populars[i], POPULAR)]
+            reasons: list[Reason] = []
+            for share, what in _strongest(found):
+                if what == TASTE:
+                    reasons.append(Reason("taste", share, taste=self.taste(strength, row)))
+                elif what == POPULAR:
+                    reasons.append(Reason("popular", share))
+                else:
+                    place = int(np.argmax(np.where(whose == what, evidence[:, i], -1)))
+                    reasons.append(Reason("interaction", share, int(items[what]), int(window.actions[b, place])))
+            named.append(reasons)
         return named
 
 
@@ -208,9 +214,9 @@ def _drop(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np
     return -np.log(np.maximum(1 - part / whole, FLOOR))
 
 
-def _strongest(reasons: list[Reason]) -> list[Reason]:
-    """The three strongest, those below a share of 0.05 left out; the strongest always stays where it says
-    anything.
+def _strongest(reasons: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """The three strongest of (share, what), those below a share of 0.05 left out; the strongest always stays where it
+    says anything.
     """
-    ranked = sorted((r for r in reasons if r.share > 0), key=lambda r: -r.share)
-    return [r for i, r in enumerate(ranked[:MOST]) if i == 0 or r.share >= LEAST_SHARE]
+    ranked = sorted((r for r in reasons if r[0] > 0), key=lambda r: -r[0])
+    return [r for i, r in enumerate(ranked[:MOST]) if i == 0 or r[0] >= LEAST_SHARE]

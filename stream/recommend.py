@@ -196,8 +196,9 @@ class Recommender:
         nothing = np.zeros((0, served.profile_dim), np.float32)
         fused = engine.encode(h, [p.vectors if p else nothing for p in profiles])
         online = served.online
-        candidates = engine.candidates(h, fused, served.search, online, self._config.candidates)
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons)
+        followers = engine.followers(h, online)
+        candidates = engine.candidates(h, fused, served.search, online, self._config.candidates, followers)
+        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers)
         lengths = h.window(WINDOW).lengths
         now, moment = self._now_ms(), time.monotonic()
         return [

@@ -21,7 +21,7 @@ from stream.kafka import topics
 from stream.kafka.clients import KafkaConfig, consumer, producer
 from stream.replay import encode_event, partition_of
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 """How long after the last event answers are waited for."""
 
 Told = Callable[[bytes], tuple[str, int]]
