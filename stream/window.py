@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of
-from stream.columns import Columns, by_group, rank_in_run, runs
+from stream.blocks import runs
+from stream.columns import Columns, by_group, rank_in_run
 from stream.events import Events
 
 ROUND = 64

@@ -83,7 +83,7 @@ def test_a_batch_read_again_changes_nothing_but_touches_its_users() -> None:
     again = window.apply(columns, 0, 0, events(rows[:100], 0))
     assert digest(columns) == before
     assert len(again.fresh) == 0 and len(again.pairs[0]) == 0
-    assert {columns.names[r] for r in again.rows} == {user for user, *_ in rows[:100]}
+    assert {columns.name(r) for r in again.rows} == {user for user, *_ in rows[:100]}
 
 
 def test_offsets_of_one_topic_do_not_hide_those_of_another() -> None:
