@@ -161,7 +161,7 @@ class Blocks:
         """Let go of memory when most pages are free; those at the end move to the front."""
         pages = len(self._class)
         needed = pages - len(self._free)
-        if pages < 64 or 2 * needed > pages:
+        if pages < 16 or 2 * needed > pages:
             return
         keep = needed + max(4, needed // GROWTH)
         for page in (np.flatnonzero(self._class[keep:] >= 0) + keep).tolist():

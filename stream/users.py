@@ -27,7 +27,7 @@ _SPREAD = 0xD6E8FEB86659FD93
 
 
 class Text(NamedTuple):
-    """Names of one partition: their hashes u64[n], their bytes one after the other u8[m], offsets and lengths i64[n]."""
+    """Names of one partition: hashes u64[n], their bytes one after the other u8[m], offsets and lengths i64[n]."""
 
     hashes: np.ndarray
     joined: np.ndarray
