@@ -43,11 +43,22 @@ class Columns:
         history: interactions kept per user (H).
         seen_cap: items remembered beyond the history. Past it the smallest hashes stay: a subset that does not
             depend on the order of arrival.
+        ttl_ms: what a user did before a pause of more than this is forgotten; None = nothing is.
+        lateness_ms: how much later than newer ones an event may come; a row is idle when it is that much older still.
     """
 
-    def __init__(self, topics: Sequence[str], history: int = 128, seen_cap: int = 2048) -> None:
+    def __init__(
+        self,
+        topics: Sequence[str],
+        history: int = 128,
+        seen_cap: int = 2048,
+        ttl_ms: int | None = None,
+        lateness_ms: int = 0,
+    ) -> None:
         self.topics = tuple(topics)
         self.history = history
+        self.ttl_ms = ttl_ms
+        self.idle_ms = ttl_ms + lateness_ms if ttl_ms is not None else None
         self.watermark: dict[int, int] = {}
         """partition -> the greatest event time that was applied to it."""
         self._users = Users()
@@ -90,16 +101,26 @@ class Columns:
         """The users of rows i64[n], as UTF-8."""
         return self._users.all_encoded(rows)
 
-    def of(self, partition: int) -> np.ndarray:
-        """i64[n]: the rows of a partition."""
-        return np.flatnonzero(self.partition == partition)
+    def of(self, partition: int, first: int = 0, end: int | None = None) -> np.ndarray:
+        """i64[n]: the rows of a partition, of these numbers only, ascending."""
+        return first + np.flatnonzero(self.partition[first:end] == partition)
+
+    def partitions(self) -> list[int]:
+        """Partitions of which there are rows, ascending."""
+        return np.unique(self.partition[self.partition >= 0]).tolist()
+
+    def idle(self, partition: int, rows: np.ndarray) -> np.ndarray:
+        """bool[n]: rows of a partition that have been idle for so long that they count as gone."""
+        if self.idle_ms is None:
+            return np.zeros(len(rows), bool)
+        return self.newest(rows).time < self.watermark.get(partition, NEVER) - self.idle_ms
 
     @property
     def users(self) -> dict[int, dict[str, int]]:
         """partition -> user -> row: an object for every row, for tools and tests."""
         return {
             partition: {name.decode(): row for name, row in zip(self.encoded(rows), rows.tolist(), strict=True)}
-            for partition in np.unique(self.partition[self.partition >= 0]).tolist()
+            for partition in self.partitions()
             for rows in [self.of(partition)]
         }
 
@@ -294,7 +315,7 @@ class Columns:
 
     def moved_on(self, partition: int, time: int) -> None:
         """Events up to this time were applied to a partition."""
-        self.watermark[partition] = max(time, self.watermark.get(partition, 0))
+        self.watermark[partition] = max(time, self.watermark.get(partition, NEVER))
 
     def dirty_rows(self, partition: int) -> np.ndarray:
         rows = np.flatnonzero(self.dirty)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from operator import methodcaller
 
 import msgpack
+import msgspec
 import numpy as np
 
 from stream.columns import Columns
@@ -19,6 +21,8 @@ PACKED = 4096
 """Rows that are packed at a time: this bounds the memory that a flush needs beside the rows."""
 
 INTERACTION = np.dtype([("item", "<u8"), ("time", "<i8"), ("weight", "<f4"), ("action", "u1")])
+
+_ROW = msgspec.msgpack.Decoder(tuple[int, dict[str, int], bytes, bytes])
 
 
 def pack(columns: Columns, rows: np.ndarray) -> Iterator[tuple[str, bytes]]:
@@ -57,10 +61,12 @@ def unpack(columns: Columns, partition: int, packed: Mapping[str, bytes]) -> Non
     """
     if not packed:
         return
-    read = list(map(msgpack.unpackb, packed.values()))
-    if wrong := {row[0] for row in read} - {ROW_VERSION}:
+    try:
+        versions, applied, interactions, seen = zip(*map(_ROW.decode, packed.values()), strict=True)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a window row that this eddyline cannot read: {error}") from error
+    if wrong := set(versions) - {ROW_VERSION}:
         raise ValueError(f"a window row of version {min(wrong)}; this eddyline reads {ROW_VERSION}")
-    _, applied, interactions, seen = zip(*read, strict=True)
     lengths = np.fromiter(map(len, interactions), np.int64) // INTERACTION.itemsize
     if lengths.max() > columns.history:
         raise ValueError(f"a window row of {lengths.max()} interactions; state.history is {columns.history}")
@@ -68,7 +74,7 @@ def unpack(columns: Columns, partition: int, packed: Mapping[str, bytes]) -> Non
     joined = np.frombuffer(b"".join(interactions), INTERACTION)
     columns.put(rows, lengths, {name: joined[name] for name in INTERACTION.names or ()})
     for number, topic in enumerate(columns.topics):
-        columns.applied[rows, number] = [offsets.get(topic, -1) for offsets in applied]
+        columns.applied[rows, number] = list(map(methodcaller("get", topic, -1), applied))
     with_set = np.fromiter(map(len, seen), np.int64) > 0
     columns.drop_seen(rows[~with_set])
     for i in np.flatnonzero(with_set).tolist():
@@ -78,9 +84,16 @@ def unpack(columns: Columns, partition: int, packed: Mapping[str, bytes]) -> Non
 
 
 def digest(columns: Columns) -> str:
-    """One hash of all rows, sorted by user: two states are equal when these are."""
+    """One hash of all rows, sorted by user: two states are equal when these are. Rows that should have left count as
+    gone.
+    """
     total = hashlib.sha256()
-    everyone = sorted((user, row) for users in columns.users.values() for user, row in users.items())
+    everyone: list[tuple[bytes, int]] = []
+    for partition in columns.partitions():
+        rows = columns.of(partition)
+        rows = rows[~columns.idle(partition, rows)]
+        everyone += zip(columns.encoded(rows), rows.tolist(), strict=True)
+    everyone.sort()
     for start in range(0, len(everyone), PACKED):
         part = np.array([row for _, row in everyone[start : start + PACKED]], np.int64)
         for user, packed in sorted(pack(columns, part)):
