@@ -29,6 +29,7 @@ from stream.trends import Trends, merged
 if TYPE_CHECKING:  # whoever only reads settings should not wait for Faust
     from faust.types import TP
 
+    from stream.kafka.tables import Put
     from stream.kafka.transport import BatchApp
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class State(Settling):
     def bind(self, app: BatchApp) -> None:
         """Declare the two tables on the app: Faust restores them, and their changelogs are assigned with the inputs."""
         self._app = app
-        app.restore("windows", self._windows_topic, self._restore_windows)
-        app.restore("trends", self._trends_topic, self._restore_trends)
+        app.restore("windows", self._windows_topic, self._or_abandon(self._restore_windows))
+        app.restore("trends", self._trends_topic, self._or_abandon(self._restore_trends))
 
     # Keeper
 
@@ -190,6 +191,18 @@ class State(Settling):
         self.trends.drop(partition)
         if self._app is not None:
             self._app.restore_anew(partition)
+
+    def _or_abandon(self, restore: Put) -> Put:
+        """`restore`, after whose failure nothing is written: rows are missing, and the process is about to stop."""
+
+        def guarded(partition: int, records: Sequence[Any]) -> None:
+            try:
+                restore(partition, records)
+            except Exception:
+                self.abandon()
+                raise
+
+        return guarded
 
     def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
         last: dict[bytes, bytes | None] = {record.key: record.value for record in records}

@@ -32,7 +32,7 @@ from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
-from stream.kafka.tables import SERVICES, Put, restored
+from stream.kafka.tables import SERVICES, Put, Restoring, restored
 
 FETCH_WAIT_S = 0.2
 """How long a fetch waits for records, and so at most a rebalance for a fetch."""
@@ -344,9 +344,13 @@ class BatchApp(faust.App):
     kafka: KafkaConfig
     keeper: Keeper
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.restoring = Restoring()
+
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""
-        restored(self, name, changelog, put)
+        restored(self, name, changelog, put, self.restoring)
 
     def committed(self, topic: str, partition: int) -> int:
         """The offset below which the group will not read an input again, as far as is known for sure."""
