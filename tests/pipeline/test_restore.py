@@ -1,4 +1,4 @@
-"""What a restore meets in changelogs: rows of users who left, rows that cannot be read, logs that end in nothing."""
+"""What a restore meets in changelogs: rows of users who left, logs that end in nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from tests.pipeline.topics_io import PARTITIONS
 
 DAY = 86_400_000
 START = 1_700_000_000_000
-STATE = 5
 
 
 def test_users_idle_for_long_leave_and_count_once_when_events_are_read_again(deployment: Deployment) -> None:
@@ -39,16 +38,6 @@ def test_users_idle_for_long_leave_and_count_once_when_events_are_read_again(dep
     deployment.settled()
     check_windows(deployment, new + back)
     assert third.stop() == 0
-
-
-def test_a_changelog_row_that_cannot_be_read_stops_the_worker_and_names_the_remedy(deployment: Deployment) -> None:
-    s = deployment.settings
-    windows = s.topics.windows(s.state.name)
-    deployment.send_raw_to(windows, 1, [(b"u1", b"\x93\x07\x80\x80")])
-    worker = deployment.worker()
-    assert worker.process.wait(60) == STATE, worker.log.read_text()[-2000:]
-    told = worker.log.read_text()
-    assert "the changelog of windows cannot be restored" in told and "eddyline backfill --as NAME" in told
 
 
 def test_changelogs_that_are_emptied_or_were_never_written_are_restored(deployment: Deployment) -> None:
