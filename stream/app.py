@@ -167,6 +167,7 @@ class Pipeline:
             "role": self.settings.role,
             "state": self.settings.state.name,
             "partitions": sorted(self.keeper.owned),
+            "restore": self.app.restoring.status() if self.app.in_recovery else None,
             "waiting": progress.waiting,
             "conflated": progress.conflated,
             "owed": progress.backlog + (self.lists.recommender.pace.deferred if self.lists is not None else 0),

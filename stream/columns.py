@@ -1,62 +1,30 @@
-"""The store behind the window table: rows of users as columns, in size classes.
+"""The store behind the window table: rows of users as columns.
 
 A row is one user of one partition: a ring of the newest interactions, the items that fell off it,
 and `applied`, the last offset of every input topic that the row has taken in. Nothing here decides
 what belongs into a window (`stream.window` does), and nothing here speaks to Kafka.
 
-Rows live in numpy pools of 8, 32 and 128 interactions and move up as they fill, so that a light
-user stays small. A Python object is kept per row (its user), none per interaction.
+Rings are blocks of 4 to H interactions and move up as they fill, so that a light user stays small. An interaction
+takes 17 bytes: its item, its time, and the number of its (action, weight), of which there are few. No Python object
+is kept per row or interaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from model.history import Histories
+from stream.blocks import Blocks, grown, runs, spans
+from stream.seen import Numbers, SeenSets
+from stream.users import Users
 
-RING_CLASSES = (8, 32, 128)
-SEEN_CLASSES = (64, 512)
-SEEN_SLACK = 0.5
-"""Room beyond the cap of the seen set, as a share of it: it is sorted out once per so many additions."""
+RING_SIZES = (4, 8, 12, 20, 32, 52, 84, 136, 220, 356, 576, 932, 1508, 2440, 3948)
+"""Each is the sum of the two before it: a fifth of a ring is unused on average, and few rows move in a batch."""
 
-_RING = {"item": np.uint64, "action": np.uint8, "time": np.int64, "weight": np.float32}
-
-
-class Pool:
-    """Fixed-capacity slots of several columns, `[slots, capacity]` each; grown by doubling."""
-
-    def __init__(self, capacity: int, columns: dict[str, Any]) -> None:
-        self.capacity = capacity
-        self.columns = {name: np.zeros((0, capacity), dtype) for name, dtype in columns.items()}
-        self._free: list[int] = []
-        self._size = 0
-
-    def take(self, n: int) -> np.ndarray:
-        """n slots; their content is arbitrary."""
-        if n > len(self._free):
-            self._grow(n - len(self._free))
-        taken = self._free[len(self._free) - n :]
-        del self._free[len(self._free) - n :]
-        return np.array(taken, np.int32)
-
-    def give_back(self, slots: np.ndarray) -> None:
-        self._free.extend(slots.tolist())
-
-    @property
-    def nbytes(self) -> int:
-        return sum(column.nbytes for column in self.columns.values())
-
-    def _grow(self, n: int) -> None:
-        size = max(64, self._size + n, 2 * self._size)
-        for name, column in self.columns.items():
-            grown = np.zeros((size, self.capacity), column.dtype)
-            grown[: self._size] = column
-            self.columns[name] = grown
-        self._free.extend(range(size - 1, self._size - 1, -1))
-        self._size = size
+NEVER = np.iinfo(np.int64).min
 
 
 class Newest(NamedTuple):
@@ -75,246 +43,242 @@ class Columns:
         history: interactions kept per user (H).
         seen_cap: items remembered beyond the history. Past it the smallest hashes stay: a subset that does not
             depend on the order of arrival.
+        ttl_ms: what a user did before a pause of more than this is forgotten; None = nothing is.
+        lateness_ms: how much later than newer ones an event may come; a row is idle when it is that much older still.
     """
 
-    def __init__(self, topics: Sequence[str], history: int = 128, seen_cap: int = 2048) -> None:
+    def __init__(
+        self,
+        topics: Sequence[str],
+        history: int = 128,
+        seen_cap: int = 2048,
+        ttl_ms: int | None = None,
+        lateness_ms: int = 0,
+    ) -> None:
         self.topics = tuple(topics)
         self.history = history
-        self.seen_cap = seen_cap
-        self.users: dict[int, dict[str, int]] = {}
-        self.names: list[str] = []
-        self._free: list[int] = []
-        sizes = [c for c in RING_CLASSES if c < history] + [history]
-        self.rings = [Pool(c, _RING) for c in sizes]
-        seen = [c for c in SEEN_CLASSES if c < seen_cap] + [seen_cap + max(1, int(seen_cap * SEEN_SLACK))]
-        self.seen_pools = [Pool(c, {"item": np.uint32}) for c in seen]
-        self._allocate(0)
-
-    def _allocate(self, rows: int) -> None:
-        self.partition = np.zeros(rows, np.int32)
-        self.ring = np.zeros(rows, np.int8)
-        self.slot = np.zeros(rows, np.int32)
-        self.count = np.zeros(rows, np.int64)  # interactions ever put into the ring; the oldest is overwritten
-        self.seen_pool = np.full(rows, -1, np.int8)
-        self.seen_slot = np.zeros(rows, np.int32)
-        self.seen_count = np.zeros(rows, np.int32)
-        self.applied = np.full((rows, len(self.topics)), -1, np.int64)
-        self.dirty = np.zeros(rows, bool)
+        self.ttl_ms = ttl_ms
+        self.idle_ms = ttl_ms + lateness_ms if ttl_ms is not None else None
+        self.watermark: dict[int, int] = {}
+        """partition -> the greatest event time that was applied to it."""
+        self._users = Users()
+        self._seen = SeenSets(seen_cap)
+        self._ring = Blocks(
+            [*(size for size in RING_SIZES if size < history), history],
+            {"item": np.uint64, "time": np.int64, "kind": np.uint8},
+        )
+        self._kinds = {0: 0}  # action and weight -> their number; 0 is that of room never written
+        self._action, self._weight = np.zeros(1, np.uint8), np.zeros(1, np.float32)
+        self._numbers = Numbers()
+        self.partition = np.zeros(0, np.int32)  # -1 = no row
+        self.count = np.zeros(0, np.int64)  # interactions ever put into the ring; the oldest is overwritten
+        self.applied = np.zeros((0, len(self.topics)), np.int64)
+        self.dirty = np.zeros(0, bool)
 
     # Rows and users
 
     def rows(self, partition: int, users: Iterable[str]) -> np.ndarray:
         """i64[n]: the row of each user, made where there is none yet."""
-        known = self.users.setdefault(partition, {})
-        names = users if isinstance(users, Sequence) else list(users)
-        rows = list(map(known.get, names))
-        if None in rows:
-            for i in [i for i, row in enumerate(rows) if row is None]:
-                user = names[i]
-                if user not in known:  # the same new user may come twice
-                    known[user] = self._new_row(partition, user)
-                rows[i] = known[user]
-        return np.array(rows, np.int64)
+        names = users if isinstance(users, list) else list(users)
+        rows = self._users.find(partition, names)
+        missing = np.flatnonzero(rows < 0).tolist()
+        if missing:
+            new = dict.fromkeys(names[i] for i in missing)  # the same new user may come twice
+            made = self._new_rows(partition, list(new))
+            numbers = dict(zip(new, made.tolist(), strict=True))
+            rows[missing] = [numbers[names[i]] for i in missing]
+        return rows
 
     def row(self, partition: int, user: str) -> int | None:
-        return self.users.get(partition, {}).get(user)
+        row = self._users.row(partition, user)
+        return row if row >= 0 else None
+
+    def name(self, row: int) -> str:
+        """The user of a row."""
+        return self._users.encoded(row).decode()
+
+    def encoded(self, rows: np.ndarray) -> list[bytes]:
+        """The users of rows i64[n], as UTF-8."""
+        return self._users.all_encoded(rows)
+
+    def of(self, partition: int, first: int = 0, end: int | None = None) -> np.ndarray:
+        """i64[n]: the rows of a partition, of these numbers only, ascending."""
+        return first + np.flatnonzero(self.partition[first:end] == partition)
+
+    def partitions(self) -> list[int]:
+        """Partitions of which there are rows, ascending."""
+        return np.unique(self.partition[self.partition >= 0]).tolist()
+
+    def idle(self, partition: int, rows: np.ndarray) -> np.ndarray:
+        """bool[n]: rows of a partition that have been idle for so long that they count as gone."""
+        if self.idle_ms is None:
+            return np.zeros(len(rows), bool)
+        return self.newest(rows).time < self.watermark.get(partition, NEVER) - self.idle_ms
+
+    @property
+    def users(self) -> dict[int, dict[str, int]]:
+        """partition -> user -> row: an object for every row, for tools and tests."""
+        return {
+            partition: {name.decode(): row for name, row in zip(self.encoded(rows), rows.tolist(), strict=True)}
+            for partition in self.partitions()
+            for rows in [self.of(partition)]
+        }
 
     def __len__(self) -> int:
-        return sum(map(len, self.users.values()))
+        return len(self._users)
 
-    def _new_row(self, partition: int, user: str) -> int:
-        if not self._free:
-            self._grow_rows()
-        row = self._free.pop()
-        self.names[row] = user
-        self.partition[row] = partition
-        self.ring[row] = 0
-        self.slot[row] = self.rings[0].take(1)[0]
-        self.count[row] = 0
-        self.seen_pool[row] = -1
-        self.seen_count[row] = 0
-        self.applied[row] = -1
-        self.dirty[row] = False
-        return row
-
-    def _grow_rows(self) -> None:
-        old = len(self.partition)
-        new = max(1024, 2 * old)
-        kept = {
-            name: getattr(self, name)
-            for name in (
-                ["partition", "ring", "slot", "count", "seen_pool", "seen_slot", "seen_count", "applied", "dirty"]
-            )
-        }
-        self._allocate(new)
-        for name, column in kept.items():
-            getattr(self, name)[:old] = column
-        self.names.extend([""] * (new - old))
-        self._free.extend(range(new - 1, old - 1, -1))
+    def _new_rows(self, partition: int, names: Sequence[str]) -> np.ndarray:
+        rows = self._numbers.take(len(names))
+        end = self._numbers.end
+        self.partition, self.count = grown(self.partition, end, -1), grown(self.count, end)
+        self.applied, self.dirty = grown(self.applied, end), grown(self.dirty, end)
+        for part in (self._users, self._seen, self._ring):
+            part.reserve(end)
+        self._users.add(partition, rows, names)
+        self._ring.take(rows, np.zeros(len(rows), np.int64))
+        self.partition[rows] = partition
+        self.count[rows] = 0
+        self.applied[rows] = -1
+        self.dirty[rows] = False
+        return rows
 
     def drop_partition(self, partition: int) -> None:
         """Forget all rows of a partition: another worker owns it now, or it is restored anew."""
-        for row in self.users.pop(partition, {}).values():
-            self._free_row(row)
+        self.drop(self.of(partition))
+        self.watermark.pop(partition, None)
 
-    def drop(self, partition: int, user: str) -> None:
-        row = self.users.get(partition, {}).pop(user, None)
-        if row is not None:
-            self._free_row(row)
+    def drop(self, rows: np.ndarray) -> None:
+        """Forget distinct rows."""
+        if len(rows):
+            self._users.remove(rows)
+            self._seen.drop(rows)
+            self._ring.give_back(rows)
+            self.partition[rows] = -1
+            self.dirty[rows] = False
+            self._numbers.give_back(rows)
 
-    def _free_row(self, row: int) -> None:
-        self.rings[self.ring[row]].give_back(self.slot[row : row + 1])
-        if self.seen_pool[row] >= 0:
-            self.seen_pools[self.seen_pool[row]].give_back(self.seen_slot[row : row + 1])
-        self.names[row] = ""
-        self.dirty[row] = False
-        self._free.append(row)
+    def clear(self, rows: np.ndarray) -> None:
+        """Forget what distinct rows hold, but not which offsets they have taken in."""
+        self._seen.drop(rows)
+        self.count[rows] = 0
 
     # The ring
 
     def newest(self, rows: np.ndarray) -> Newest:
         """The newest interaction of each row."""
-        n = len(rows)
-        out = Newest(np.full(n, np.iinfo(np.int64).min), np.zeros(n, np.uint8), np.zeros(n, np.uint64))
         count = self.count[rows]
-        for ring, pool in enumerate(self.rings):
-            at = np.flatnonzero((self.ring[rows] == ring) & (count > 0))
-            if len(at):
-                where = self.slot[rows[at]], (count[at] - 1) % pool.capacity
-                out.time[at] = pool.columns["time"][where]
-                out.action[at] = pool.columns["action"][where]
-                out.item[at] = pool.columns["item"][where]
-        return out
+        at = self._ring.starts(rows) + self._place(np.maximum(count, 1) - 1)
+        item, time, kind = (self._ring.data[name][at] for name in ("item", "time", "kind"))
+        return Newest(np.where(count > 0, time, NEVER), self._action[kind], item)
 
     def make_room(self, rows: np.ndarray, more: np.ndarray) -> None:
         """Move distinct rows up until `more` interactions fit, or the largest class is reached."""
-        need = np.minimum(self.count[rows] + more, self.history)
-        sizes = np.array([pool.capacity for pool in self.rings])
-        wanted = np.searchsorted(sizes, need)
-        for old in range(len(self.rings) - 1):
-            for new in range(old + 1, len(self.rings)):
-                moving = rows[(self.ring[rows] == old) & (wanted == new)]
-                if len(moving):
-                    self._move(moving, old, new)
+        held = self.count[rows]
+        wanted = self._ring.fitting(np.minimum(held + more, self.history))
+        moving = np.flatnonzero(wanted > self._ring.classes(rows))
+        if len(moving):
+            self._ring.resize(rows[moving], wanted[moving], np.minimum(held[moving], self.history))
 
-    def _move(self, rows: np.ndarray, old: int, new: int) -> None:
-        source, target = self.rings[old], self.rings[new]
-        slots = target.take(len(rows))
-        for name, column in source.columns.items():
-            target.columns[name][slots, : source.capacity] = column[self.slot[rows]]
-        source.give_back(self.slot[rows])
-        self.ring[rows] = new
-        self.slot[rows] = slots
-
-    def append(self, rows: np.ndarray, ordinals: np.ndarray, values: dict[str, np.ndarray]) -> None:
+    def append(self, rows: np.ndarray, ordinals: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Scatter n interactions to their ordinals in the rows' rings; what they overwrite goes to the seen set.
 
         `rows` i64[n] with repeats, `ordinals` i64[n] = the row's count before + rank in this call, ascending. Room was
         made, and no row takes more than its capacity in one call.
         """
+        at = self._ring.starts(rows) + self._place(ordinals)
         full = np.flatnonzero(ordinals >= self.history)
         if len(full):
-            largest = self.rings[-1]
-            gone = largest.columns["item"][self.slot[rows[full]], ordinals[full] % largest.capacity]
-            self.remember(rows[full], gone)
-        for ring, pool in enumerate(self.rings):
-            at = np.flatnonzero(self.ring[rows] == ring)
-            if len(at):
-                where = self.slot[rows[at]], ordinals[at] % pool.capacity
-                for name, column in pool.columns.items():
-                    column[where] = values[name][at]
+            self.remember(rows[full], self._ring.data["item"][at[full]])
+        self._write(at, values)
         # A row's ordinals ascend, so the last assignment to it is its greatest.
         self.count[rows] = ordinals + 1
 
     def read(self, row: int) -> dict[str, np.ndarray]:
         """Copies of one row's interactions, oldest first."""
-        pool = self.rings[self.ring[row]]
-        count = int(self.count[row])
-        length = min(count, pool.capacity)
-        at = np.arange(count - length, count) % pool.capacity
-        return {name: column[self.slot[row], at] for name, column in pool.columns.items()}
+        count = self.count.item(row)
+        ordinals = np.arange(max(0, count - self.history), count)
+        return self._read(self._ring.start(row) + self._place(ordinals))
 
     def before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int) -> np.ndarray:
         """u64[n, steps]: the items at the `steps` ordinals before each given one, nearest first; 0 = none."""
-        out = np.zeros((len(rows), steps), np.uint64)
         wanted = ordinals[:, None] - np.arange(1, steps + 1)
-        for ring, pool in enumerate(self.rings):
-            at = np.flatnonzero(self.ring[rows] == ring)
-            if len(at):
-                kept = wanted[at]
-                # An ordinal older than the ring's oldest has been overwritten by a younger one.
-                valid = (kept >= 0) & (kept >= (self.count[rows[at]] - pool.capacity)[:, None])
-                items = pool.columns["item"][self.slot[rows[at]][:, None], kept % pool.capacity]
-                out[at] = np.where(valid, items, 0)
-        return out
+        # An ordinal older than the ring's oldest has been overwritten by a younger one.
+        valid = wanted >= np.maximum(self.count[rows] - self.history, 0)[:, None]
+        at = self._ring.starts(rows)[:, None] + self._place(wanted)
+        items = self._ring.data["item"].take(at, mode="clip") if len(rows) else np.zeros(at.shape, np.uint64)
+        items[~valid] = 0
+        return items
+
+    def _place(self, ordinals: np.ndarray) -> np.ndarray:
+        """Where ordinals are in a ring. Only the largest wraps: the others move up before they are full."""
+        if self.history & (self.history - 1) == 0:
+            return ordinals & (self.history - 1)
+        return ordinals % self.history
+
+    def _write(self, at: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        kinds = self._kinds_of(values["action"], values["weight"])
+        self._ring.data["item"][at] = values["item"]
+        self._ring.data["time"][at] = values["time"]
+        self._ring.data["kind"][at] = kinds
+
+    def _read(self, at: np.ndarray) -> dict[str, np.ndarray]:
+        data = self._ring.data
+        kind = data["kind"][at]
+        return {
+            "item": data["item"][at],
+            "action": self._action[kind],
+            "time": data["time"][at],
+            "weight": self._weight[kind],
+        }
+
+    def _kinds_of(self, actions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The number of each (action, weight). Weights come from settings, by action, so there are few."""
+        both = actions.astype(np.uint64) << np.uint64(32) | np.ascontiguousarray(weights, np.float32).view(np.uint32)
+        distinct, which = (both[:1], None) if (both == both[:1]).all() else np.unique(both, return_inverse=True)
+        for one in distinct.tolist():
+            if one not in self._kinds:
+                self._kinds[one] = len(self._kinds)
+                self._action = np.append(self._action, np.uint8(one >> 32))
+                self._weight = np.append(self._weight, np.array([one & 0xFFFFFFFF], np.uint32).view(np.float32))
+                wide = np.min_scalar_type(len(self._kinds) - 1)
+                if wide.itemsize > self._ring.data["kind"].itemsize:
+                    self._ring.data["kind"] = self._ring.data["kind"].astype(wide)
+        numbers = np.array([self._kinds[one] for one in distinct.tolist()], self._ring.data["kind"].dtype)
+        return numbers if which is None else numbers[which]
 
     # The seen set
 
     def remember(self, rows: np.ndarray, items: np.ndarray) -> None:
         """Add the 4-byte hashes of items u64[n] to the seen sets of rows i64[n], in which equal rows lie together."""
-        hashes = items.astype(np.uint32)
-        starts, more = runs(rows)
-        distinct = rows[starts]
-        caps = np.array([0, *(pool.capacity for pool in self.seen_pools)])[self.seen_pool[distinct] + 1]
-        crowded = self.seen_count[distinct] + more > caps
-        if crowded.any():
-            for row, start, n in zip(
-                distinct[crowded].tolist(), starts[crowded].tolist(), more[crowded].tolist(), strict=True
-            ):
-                both = np.concatenate([self._stored(row), hashes[start : start + n]])
-                self._put_seen(row, np.unique(both)[: self.seen_cap])
-            kept = np.repeat(~crowded, more)
-            rows, hashes, distinct, more = rows[kept], hashes[kept], distinct[~crowded], more[~crowded]
-        places = self.seen_count[rows] + rank_in_run(rows)
-        for number, pool in enumerate(self.seen_pools):
-            at = self.seen_pool[rows] == number
-            pool.columns["item"][self.seen_slot[rows[at]], places[at]] = hashes[at]
-        self.seen_count[distinct] += more.astype(np.int32)
+        if len(rows):
+            self._seen.add(rows, items.astype(np.uint32))
 
     def seen(self, row: int) -> np.ndarray:
         """u32[s]: the items beyond the history, ascending, distinct, at most `seen_cap`."""
-        return np.unique(self._stored(row))[: self.seen_cap]
+        return self._seen.get(row)
 
-    def _stored(self, row: int) -> np.ndarray:
-        """What was added since the set was last sorted out is behind the rest, with repeats."""
-        pool = int(self.seen_pool[row])
-        if pool < 0:
-            return np.zeros(0, np.uint32)
-        return self.seen_pools[pool].columns["item"][self.seen_slot[row], : self.seen_count[row]]
-
-    def _put_seen(self, row: int, items: np.ndarray) -> None:
-        """Replace one seen set, in the smallest class with room for one more."""
-        pool = next(i for i, p in enumerate(self.seen_pools) if len(items) < p.capacity)
-        if self.seen_pool[row] != pool:
-            if self.seen_pool[row] >= 0:
-                self.seen_pools[self.seen_pool[row]].give_back(self.seen_slot[row : row + 1])
-            self.seen_slot[row] = self.seen_pools[pool].take(1)[0]
-            self.seen_pool[row] = pool
-        self.seen_pools[pool].columns["item"][self.seen_slot[row], : len(items)] = items
-        self.seen_count[row] = len(items)
+    def has_seen(self, rows: np.ndarray) -> np.ndarray:
+        """bool[n]: which rows have items beyond the history."""
+        return self._seen.having(rows)
 
     # Reading and writing many rows
 
     def histories(self, rows: np.ndarray, seen: bool = True) -> Histories:
         """Copies of rows as `Histories`: left-padded columns, the newest at index -1."""
         n = len(rows)
-        caps = np.array([pool.capacity for pool in self.rings])[self.ring[rows]]
-        lengths = np.minimum(self.count[rows], caps)
+        count = self.count[rows]
+        lengths = np.minimum(count, self.history)
         width = int(lengths.max(initial=0))
-        out: dict[str, Any] = {name: np.zeros((n, width), dtype) for name, dtype in _RING.items()}
-        ordinals = self.count[rows][:, None] - width + np.arange(width)
+        ordinals = count[:, None] - width + np.arange(width)
         valid = np.arange(width) >= width - lengths[:, None]
-        for ring, pool in enumerate(self.rings):
-            at = np.flatnonzero(self.ring[rows] == ring)
-            if len(at):
-                slots = self.slot[rows[at]][:, None]
-                for name, column in pool.columns.items():
-                    taken = column[slots, ordinals[at] % pool.capacity]
-                    out[name][at] = np.where(valid[at], taken, 0)
-        sets = [self.seen(int(row)) for row in rows] if seen else []
-        offsets = np.zeros(n + 1, np.int64)
-        if sets:
-            np.cumsum([len(s) for s in sets], out=offsets[1:])
+        out = self._read(np.where(valid, self._ring.starts(rows)[:, None] + self._place(ordinals), 0))
+        for column in out.values():
+            column[~valid] = 0
+        sets: list[np.ndarray] = []
+        sizes = np.zeros(n + 1, np.int64)
+        for i in np.flatnonzero(self.has_seen(rows)).tolist() if seen else ():
+            sets.append(self.seen(int(rows[i])))
+            sizes[i + 1] = len(sets[-1])
         return Histories(
             items=out["item"],
             actions=out["action"],
@@ -322,8 +286,15 @@ class Columns:
             weights=out["weight"],
             lengths=lengths.astype(np.int32),
             seen=np.concatenate(sets) if sets else np.zeros(0, np.uint32),
-            seen_offsets=offsets,
+            seen_offsets=np.cumsum(sizes),
         )
+
+    def interactions(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Copies of the interactions of rows i64[n], one row after the other, each oldest first; and their lengths."""
+        count = self.count[rows]
+        lengths = np.minimum(count, self.history)
+        ordinals = spans(count - lengths, lengths)
+        return self._read(np.repeat(self._ring.starts(rows), lengths) + self._place(ordinals)), lengths
 
     def put(self, rows: np.ndarray, lengths: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Replace the interactions of distinct rows i64[n]: `lengths` i64[n] of each at most H, `values` one after the
@@ -332,19 +303,19 @@ class Columns:
         self.count[rows] = 0
         self.make_room(rows, lengths)
         self.count[rows] = lengths
-        starts = np.cumsum(lengths) - lengths
-        for ring, pool in enumerate(self.rings):
-            at = np.flatnonzero(self.ring[rows] == ring)
-            slots = np.repeat(self.slot[rows[at]], lengths[at])
-            place = np.arange(len(slots)) - np.repeat(np.cumsum(lengths[at]) - lengths[at], lengths[at])
-            taken = np.repeat(starts[at], lengths[at]) + place
-            for name, column in pool.columns.items():
-                column[slots, place] = values[name][taken]
+        self._write(spans(self._ring.starts(rows), lengths), values)
 
     def put_seen(self, row: int, items: np.ndarray) -> None:
-        """Replace one seen set by u32[s], ascending."""
-        if len(items) or self.seen_pool[row] >= 0:
-            self._put_seen(row, items[: self.seen_cap])
+        """Replace one seen set by u32[s], ascending, not empty."""
+        self._seen.put(row, items[: self._seen.cap])
+
+    def drop_seen(self, rows: np.ndarray) -> None:
+        """Forget the seen sets of distinct rows."""
+        self._seen.drop(rows)
+
+    def moved_on(self, partition: int, time: int) -> None:
+        """Events up to this time were applied to a partition."""
+        self.watermark[partition] = max(time, self.watermark.get(partition, NEVER))
 
     def dirty_rows(self, partition: int) -> np.ndarray:
         rows = np.flatnonzero(self.dirty)
@@ -352,9 +323,9 @@ class Columns:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all columns, without the users' names."""
-        pools = sum(pool.nbytes for pool in [*self.rings, *self.seen_pools])
-        return pools + self.applied.nbytes + 27 * len(self.partition)
+        """Bytes of all columns, names included."""
+        own = sum(column.nbytes for column in (self.partition, self.count, self.applied, self.dirty))
+        return own + self._users.nbytes + self._seen.nbytes + self._ring.nbytes
 
 
 def by_group(values: np.ndarray) -> np.ndarray:
@@ -372,9 +343,3 @@ def rank_in_run(values: np.ndarray) -> np.ndarray:
     """Position of each element within its run of equal ones."""
     starts, lengths = runs(values)
     return np.arange(len(values)) - np.repeat(starts, lengths)
-
-
-def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each run of equal values begins, and how long it is."""
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.zeros(0, np.int64)
-    return starts, np.diff(starts, append=len(values))

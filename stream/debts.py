@@ -93,7 +93,7 @@ class Debts:
         columns, progress = self._state.columns, self._state.progress
         owed = progress.silence(partition)
         speaking = self._speaking(columns)
-        rows = np.fromiter(columns.users.get(partition, {}).values(), np.int64)
+        rows = columns.of(partition)
         applied = columns.applied[rows]
         self._until[partition] = np.where(speaking, applied.max(axis=0, initial=-1), np.iinfo(np.int64).max)
         users = progress.speak(partition, owed_lists(columns, rows, owed))
@@ -149,4 +149,4 @@ def owed_lists(columns: Columns, rows: np.ndarray, owed: Mapping[TP, int]) -> It
         at = at[np.argsort(offsets[at], kind="stable")]
         for start in range(0, len(at), CHUNK):
             chunk = at[start : start + CHUNK]
-            yield {tp: int(offsets[chunk[0]])}, [columns.names[row] for row in rows[chunk].tolist()]
+            yield {tp: int(offsets[chunk[0]])}, [name.decode() for name in columns.encoded(rows[chunk])]

@@ -106,11 +106,10 @@ class Ingest:
     def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
         """Let the touched users wait for a list."""
         state = self._state
-        names = state.columns.names
-        for row, last in zip(applied.rows.tolist(), applied.last.tolist(), strict=True):
+        for last in applied.last.tolist():
             offset = int(events.offsets[last])
             trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
-            state.progress.wait(ticket, tp.partition, names[row], trigger)
+            state.progress.wait(ticket, tp.partition, events.users[last], trigger)
         self._wake()
 
     def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:

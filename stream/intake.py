@@ -89,6 +89,7 @@ class Intake:
         return {
             "users": len(self.state.columns),
             "state_bytes": self.state.columns.nbytes,
+            "users_left": {"idle": self.state.leaving.idle, "beyond_cap": self.state.leaving.beyond_cap},
             "paused": bool(self.silence.paused),
             "silent": sorted(self.state.progress.quiet),
         }

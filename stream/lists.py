@@ -36,6 +36,7 @@ class Lists:
             settings.topics.catalog,
             monitor,
             settings.recommend.shadow,
+            settings.state.window_ttl_ms,
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         self.recommender = Recommender(

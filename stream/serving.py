@@ -63,7 +63,9 @@ class Serving:
         catalog_topic: str,
         monitor: Monitor,
         shadow: bool = False,
+        window_ttl_ms: int | None = None,
     ) -> None:
+        self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
         self._trends = trends
         self._device = device
@@ -205,7 +207,7 @@ class Serving:
     def _served(
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
-        engine = Engine(catalog, texts, model, device=self._device)
+        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=self._window_ttl_ms)
         found = index.ann.build(engine.item_vectors, self._device)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.columns import Columns
 from stream.kafka.batches import plain
 from stream.kafka.changelog import Changelog, Fenced
+from stream.leaving import Leaving
 from stream.packing import pack, unpack
 from stream.progress import Progress
 from stream.settling import Settling
@@ -26,6 +29,7 @@ from stream.trends import Trends, merged
 if TYPE_CHECKING:  # whoever only reads settings should not wait for Faust
     from faust.types import TP
 
+    from stream.kafka.tables import Put
     from stream.kafka.transport import BatchApp
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,18 @@ class StateConfig(BaseModel):
     name: str = Field(default="v1", pattern=r"^[A-Za-z0-9_-]{1,40}$")
     history: int = Field(default=128, ge=96, le=4096, description="interactions kept per user")
     seen_cap: int = Field(default=2048, ge=0, le=65536, description="items remembered beyond the history")
+    history_ttl_ms: int | None = Field(
+        default=None, ge=60_000, description="users idle for so long by event time leave; none: they stay"
+    )
+    allowed_lateness_ms: int = Field(
+        default=3_600_000, ge=0, description="how much later than newer ones an event may come, before users leave"
+    )
+    window_ttl_ms: int | None = Field(
+        default=None, ge=1, description="how much older than the newest an interaction of the short window may be"
+    )
+    max_users: int | None = Field(
+        default=None, ge=1, description="users kept in a partition; beyond it those idle longest leave"
+    )
     commit_interval_s: float = Field(
         default=3.0, gt=0, description="how often rows are made durable and offsets committed; a crash repeats so much"
     )
@@ -58,7 +74,10 @@ class State(Settling):
         trends_topic: str,
     ) -> None:
         self.config = config
-        self.columns = Columns(inputs, config.history, config.seen_cap)
+        self.columns = Columns(
+            inputs, config.history, config.seen_cap, config.history_ttl_ms, config.allowed_lateness_ms
+        )
+        self.leaving = Leaving(config.max_users)
         self.trends = trends
         super().__init__(Progress(), config.settle_timeout_s)
         self.owned: set[int] = set()
@@ -74,8 +93,8 @@ class State(Settling):
     def bind(self, app: BatchApp) -> None:
         """Declare the two tables on the app: Faust restores them, and their changelogs are assigned with the inputs."""
         self._app = app
-        app.restore("windows", self._windows_topic, self._restore_windows)
-        app.restore("trends", self._trends_topic, self._restore_trends)
+        app.restore("windows", self._windows_topic, self._or_abandon(self._restore_windows))
+        app.restore("trends", self._trends_topic, self._or_abandon(self._restore_trends))
 
     # Keeper
 
@@ -127,14 +146,17 @@ class State(Settling):
         """Whether the partition has a new owner. Rows are clean from the start: what is touched meanwhile is dirty."""
         rows = self.columns.dirty_rows(partition)
         trends = self.trends[partition]
-        if not len(rows) and not trends.dirty:
+        gone = self._let_go(partition)
+        if not len(rows) and not trends.dirty and not gone:
             return False
         packed = list(pack(self.columns, rows))
         counts = trends.flush()
         self.columns.dirty[rows] = False
         while crowded := trends.crowded():
             counts |= trends.replace(crowded, await asyncio.to_thread(merged, trends.parts(crowded)))
-        windows = plain((user.encode() for user, _ in packed), (row for _, row in packed))
+        windows = plain(
+            (*gone, *(user.encode() for user, _ in packed)), (*repeat(None, len(gone)), *(row for _, row in packed))
+        )
         try:
             await self._changelog.write(
                 partition, {self._windows_topic: windows, self._trends_topic: plain(counts, counts.values())}
@@ -143,6 +165,16 @@ class State(Settling):
             log.warning("%s: its rows are dropped, and its events left to the new owner", error)
             return True
         return False
+
+    def _let_go(self, partition: int) -> list[bytes]:
+        """Users whose rows leave with this flush: their tombstones are written before offsets are committed again."""
+        if self._app is None or (self.columns.idle_ms is None and self.config.max_users is None):
+            return []
+        committed = [self._app.committed(topic, partition) for topic in self.columns.topics]
+        rows = self.leaving.pick(self.columns, partition, np.array(committed, np.int64))
+        names = self.columns.encoded(rows)
+        self.columns.drop(rows)
+        return names
 
     def _give_up(self, partitions: set[int]) -> None:
         """Partitions whose rows are not what their changelog says: restored from its beginning, if they come back."""
@@ -162,11 +194,23 @@ class State(Settling):
         if self._app is not None:
             self._app.restore_anew(partition)
 
+    def _or_abandon(self, restore: Put) -> Put:
+        """`restore`, after whose failure nothing is written: rows are missing, and the process is about to stop."""
+
+        def guarded(partition: int, records: Sequence[Any]) -> None:
+            try:
+                restore(partition, records)
+            except Exception:
+                self.abandon()
+                raise
+
+        return guarded
+
     def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
         last: dict[bytes, bytes | None] = {record.key: record.value for record in records}
         unpack(self.columns, partition, {key.decode(): row for key, row in last.items() if row is not None})
-        for key in (key for key, row in last.items() if row is None):
-            self.columns.drop(partition, key.decode())
+        gone = [self.columns.row(partition, key.decode()) for key, row in last.items() if row is None]
+        self.columns.drop(np.array([row for row in gone if row is not None], np.int64))
 
     def _restore_trends(self, partition: int, records: Sequence[Any]) -> None:
         self.trends[partition].restore({record.key: record.value for record in records})

@@ -8,6 +8,7 @@ changes nothing. Pure functions of the columns; Kafka is not here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of
-from stream.columns import Columns, by_group, rank_in_run, runs
+from stream.blocks import runs
+from stream.columns import NEVER, Columns, by_group, rank_in_run
 from stream.events import Events
 
 ROUND = 64
@@ -54,9 +56,50 @@ def apply(columns: Columns, partition: int, topic: int, events: Events, paired: 
     if (before >= events.offsets[first]).any():  # some have been applied before
         order = order[events.offsets[order] > np.repeat(before, lengths)]
     order = _canonical(rows, events, order)
-    rank = rank_in_run(rows[order])
     fresh: list[np.ndarray] = []
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = [] if paired else None
+    if len(order):
+        columns.moved_on(partition, int(events.times[order].max()))
+    for anew, stretch in _stretches(columns, rows, events, order):
+        columns.clear(anew)
+        _apply_stretch(columns, rows, events, stretch, fresh, pairs)
+    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs or []))
+
+
+def _stretches(
+    columns: Columns, rows: np.ndarray, events: Events, order: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows to begin anew, events to apply then): a row begins anew after a pause of more than `ttl_ms`.
+
+    Whether such a row has left already depends on when it was flushed; beginning anew makes it the same either way.
+    """
+    nobody = np.zeros(0, np.int64)
+    if columns.ttl_ms is None or not len(order):
+        yield nobody, order
+        return
+    at, times = rows[order], events.times[order]
+    starts = runs(at)[0]
+    previous = np.r_[times[0], times[:-1]]
+    previous[starts] = columns.newest(at[starts]).time
+    # NEVER is that of a row without events; it must not wrap round.
+    pause = (previous != NEVER) & (times - np.maximum(previous, 0) > columns.ttl_ms)
+    stretch = np.cumsum(pause)
+    stretch -= np.repeat((stretch - pause)[starts], runs(at)[1])
+    for number in range(int(stretch.max()) + 1):
+        here = stretch == number
+        yield at[here & pause], order[here]
+
+
+def _apply_stretch(
+    columns: Columns,
+    rows: np.ndarray,
+    events: Events,
+    order: np.ndarray,
+    fresh: list[np.ndarray],
+    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
+) -> None:
+    """Apply events in canonical order, row by row."""
+    rank = rank_in_run(rows[order])
     while len(order):
         now = order if rank.max() < ROUND else order[rank < ROUND]
         order, rank = order[rank >= ROUND], rank[rank >= ROUND] - ROUND
@@ -65,7 +108,6 @@ def apply(columns: Columns, partition: int, topic: int, events: Events, paired: 
         fresh.append(_append(columns, rows, events, in_order, pairs))
         for row in late.tolist():
             fresh.append(_merge(columns, row, events, now[rows[now] == row], pairs))
-    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs or []))
 
 
 def _canonical(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
@@ -152,6 +194,9 @@ def _merge(
     both = {name: np.concatenate([held[name], new[name]]) for name in held}
     # `canonical` keeps the first of equals: the one that was held.
     kept = canonical(both["time"], both["action"], both["item"])
+    if columns.ttl_ms is not None:
+        pauses = np.flatnonzero(np.diff(both["time"][kept]) > columns.ttl_ms)
+        kept = kept[pauses[-1] + 1 :] if len(pauses) else kept
     n_held = len(held["item"])
     positions = np.flatnonzero(kept >= n_held)
     oldest = max(0, len(kept) - columns.history)

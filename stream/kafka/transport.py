@@ -32,7 +32,7 @@ from stream.errors import StateError
 from stream.kafka.clients import KafkaConfig, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
-from stream.kafka.tables import SERVICES, Put, restored
+from stream.kafka.tables import SERVICES, Put, Restoring, restored
 
 FETCH_WAIT_S = 0.2
 """How long a fetch waits for records, and so at most a rebalance for a fetch."""
@@ -135,6 +135,8 @@ class BatchConsumer(driver.Consumer):
         self.committing: Mapping[TP, int] = {}
         self._owed: Mapping[TP, int] = {}
         self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
+        # What the group has. Faust's own note is of what was tried.
+        self.committed: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
@@ -266,7 +268,13 @@ class BatchConsumer(driver.Consumer):
             return False
         kept = {tp: first for tp, first in self._owed.items() if tp not in ours}
         self._owed = kept | {tp: owed[tp] for tp in ours if tp in owed}
+        self.committed.update(ours)
         return True
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        offsets = await super().seek_to_committed()
+        self.committed = {TP(*tp): offset or 0 for tp, offset in offsets.items()}
+        return offsets
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish what was begun, flush and commit it, and only then let go."""
@@ -336,9 +344,17 @@ class BatchApp(faust.App):
     kafka: KafkaConfig
     keeper: Keeper
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.restoring = Restoring()
+
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""
-        restored(self, name, changelog, put)
+        restored(self, name, changelog, put, self.restoring)
+
+    def committed(self, topic: str, partition: int) -> int:
+        """The offset below which the group will not read an input again, as far as is known for sure."""
+        return cast(BatchConsumer, self.consumer).committed.get(TP(topic, partition), 0)
 
     def restore_anew(self, partition: int) -> None:
         """Forget how far a partition's changelogs were read: its next restore begins at their beginning."""

@@ -49,8 +49,8 @@ class Answers(Ingest):
             users: Iterable[str] = events.users
             rows = columns.rows(tp.partition, events.users)
         else:
-            names, rows = columns.names, applied.rows
-            users = [names[row] for row in rows.tolist()]
+            rows = applied.rows
+            users = [name.decode() for name in columns.encoded(rows)]
         windows = np.ascontiguousarray(columns.before(rows, columns.count[rows], WINDOW))
         whole, size = windows.tobytes(), 8 * WINDOW
         records = plain(map(str.encode, users), [whole[at : at + size] for at in range(0, len(whole), size)])

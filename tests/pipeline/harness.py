@@ -235,7 +235,10 @@ class Deployment:
         s = self.settings
         columns = Columns(list(s.input.topics.values()), s.state.history, s.state.seen_cap)
         for record in self.records(s.topics.windows(s.state.name)):
-            unpack(columns, record.partition, {record.key.decode(): record.value})
+            if record.value is not None:
+                unpack(columns, record.partition, {record.key.decode(): record.value})
+            elif (row := columns.row(record.partition, record.key.decode())) is not None:
+                columns.drop(np.array([row]))
         return columns
 
     def trends(self) -> dict[tuple[int, int, int], int]:

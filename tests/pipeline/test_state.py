@@ -121,6 +121,8 @@ def test_two_workers_share_partitions_and_hand_them_over(deployment: Deployment)
     deployment.send(events[2000:4000])
     deployment.settled()
     check_state(deployment, events[:4000])
+    everyone = len({event.user for event in events[:4000]})
+    assert first.status()["users"] + second.status()["users"] == everyone, "rows that were handed over are dropped"
     assert first.stop() == 0
     deployment.send(events[4000:])
     deployment.settled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_a_batch_read_again_changes_nothing_but_touches_its_users() -> None:
     again = window.apply(columns, 0, 0, events(rows[:100], 0))
     assert digest(columns) == before
     assert len(again.fresh) == 0 and len(again.pairs[0]) == 0
-    assert {columns.names[r] for r in again.rows} == {user for user, *_ in rows[:100]}
+    assert {columns.name(r) for r in again.rows} == {user for user, *_ in rows[:100]}
 
 
 def test_offsets_of_one_topic_do_not_hide_those_of_another() -> None:
@@ -157,7 +158,7 @@ def test_the_seen_set_is_capped_without_regard_to_order() -> None:
 def test_a_light_user_stays_small() -> None:
     columns = Columns(TOPICS)
     window.apply(columns, 0, 0, events([(f"u{i}", 1, 1, 5) for i in range(10_000)]))
-    assert columns.nbytes / 10_000 < 600
+    assert columns.nbytes / 10_000 < 250
 
 
 @pytest.mark.parametrize("size", [17, 5000])
@@ -167,3 +168,30 @@ def test_without_pairs_the_rows_are_the_same(size: int) -> None:
         done = window.apply(columns, 0, 0, events(rows[start : start + size], start), paired=False)
         assert [len(column) for column in done.pairs] == [0, 0, 0]
     assert digest(columns) == digest(apply_in_batches(rows, size))
+
+
+def test_twenty_interactions_take_less_than_450_bytes_a_user() -> None:
+    """However the users' events are interleaved: rows move up many times on the way."""
+    columns, users = Columns((*TOPICS, "buy")), 20_000
+    names = [f"user-{n:05d}" for n in range(users)]
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(users), 20))
+    for start in range(0, len(order), 4000):
+        part = order[start : start + 4000].tolist()
+        rows = [(names[u], start + i + 1, 1, start + i + 1) for i, u in enumerate(part)]
+        window.apply(columns, 0, 0, events(rows, start))
+    assert set(columns.count[columns.of(0)].tolist()) == {20}
+    assert columns.nbytes / users < 450 * 1.1  # what a small number of users leaves unused included
+
+
+def test_a_row_holds_the_weight_it_was_given() -> None:
+    columns = Columns(TOPICS)
+    n = 1000
+    weights = np.linspace(-1, 1, n, dtype=np.float32)
+    e = events([("a" if i % 2 else "b", i + 1, 1 + i % 3, i + 1) for i in range(n)])
+    window.apply(columns, 0, 0, replace(e, weights=weights))
+    for first, user in enumerate("ba"):
+        row = columns.row(0, user)
+        assert row is not None
+        held = columns.read(row)
+        np.testing.assert_array_equal(held["weight"], weights[first::2][-128:])
+        np.testing.assert_array_equal(held["action"], [1 + i % 3 for i in range(first, n, 2)][-128:])
