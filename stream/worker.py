@@ -69,6 +69,7 @@ async def work(settings: Settings, run: Run) -> int:
         await pipeline.start()
         if status is not None:
             log.info("status at %s", await status.start())
+        calm_collector()
         await pipeline.app.start()
         ends.append(asyncio.ensure_future(_tell_ready(pipeline)))
         if run.stop_when_caught_up and run.silent_until is not None:
@@ -139,7 +140,7 @@ def calm_collector() -> None:
     """Make Python look for cycles less often, and never again among what is there now.
 
     Every fetched record is an object, and by default a collection follows every 700: a fifth of a worker's time or
-    more, in `make bench NAME=ingest`.
+    more, in `make bench NAME=ingest`. So it is done before events and rows come, and again when a worker is ready.
     """
     gc.collect()
     gc.freeze()

@@ -97,6 +97,7 @@ async def main() -> None:
             mark("assigned", state)
 
     state.on_owned = claimed
+    calm_collector()
     await app.start()
     await assigned.wait()
     while not app.tables.actives_ready or app.rebalancing:
