@@ -12,7 +12,8 @@ from collections.abc import Set
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 
 
 async def fetched(fetcher: Fetcher, partitions: Set[Any], timeout: float) -> dict[TopicPartition, list[Any]]:
@@ -48,15 +49,39 @@ def _taken(fetcher: Fetcher, partitions: Set[Any]) -> dict[TopicPartition, list[
         if not isinstance(result, FetchResult):
             result.check_raise()
         elif result.check_assignment(tp) and (found := result._partition_records) is not None:
-            found.__class__ = _ParsedRecords
-            if records := list(found._records_iterator):
+            if records := _parsed(found):
                 taken[tp] = records
             result._update_position()
     return taken
 
 
-class _ParsedRecords(PartitionRecords):
-    """Hands out the parser's records."""
+def _parsed(fetched: PartitionRecords) -> list[Any]:
+    """The records of a fetch, a whole batch at a time; `fetched.next_fetch_offset` moves behind them.
 
-    def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:
-        return record
+    Left out are the markers of transactions, what aborted ones wrote (aiokafka knows which those are), and records
+    before the offset that was asked for, which a batch may begin with.
+
+    Raises:
+        CorruptRecordException: a batch is damaged; it is fetched again.
+    """
+    records: list[Any] = []
+    batches = fetched._records
+    while batches.has_next():
+        batch = batches.next_batch()
+        if fetched._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(
+                f"{fetched._tp}: a batch from offset {fetched.next_fetch_offset} on is damaged"
+            )
+        aborted = False
+        if batch.producer_id is not None and fetched._isolation_level == READ_COMMITTED:
+            fetched._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and fetched._contains_abort_marker(batch):
+                fetched._aborted_producers.discard(batch.producer_id)
+            aborted = batch.is_transactional and batch.producer_id in fetched._aborted_producers
+        if not batch.is_control_batch and not aborted:
+            found, asked_for = list(batch), fetched.next_fetch_offset
+            if found and found[0].offset < asked_for:
+                found = [record for record in found if record.offset >= asked_for]
+            records += found
+        fetched.next_fetch_offset = batch.next_offset
+    return records
