@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,6 +33,11 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 12.0
 """For answering and committing what was taken in, and again for closing: together below the 30 s that Kubernetes
 grants. A stop that takes longer is cut short, and what was not committed is read again.
+"""
+
+SWITCH_S = 0.0005
+"""How long a thread may keep Python to itself. By default it is ten times that, for which every event, and every
+acknowledgement, would wait while a list is being made.
 """
 
 
@@ -70,6 +76,8 @@ async def work(settings: Settings, run: Run) -> int:
         if status is not None:
             log.info("status at %s", await status.start())
         calm_collector()
+        if pipeline.lists is not None:
+            sys.setswitchinterval(SWITCH_S)
         await pipeline.app.start()
         ends.append(asyncio.ensure_future(_tell_ready(pipeline)))
         if run.stop_when_caught_up and run.silent_until is not None:
