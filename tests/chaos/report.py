@@ -6,8 +6,9 @@ import json
 import os
 import platform
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 WRONG = (
@@ -45,7 +46,19 @@ class Result:
     p50_unanswered_s: float = 0.0
     p99_unanswered_s: float = 0.0
     by_itself: list[str] = field(default_factory=list)
+    cut_short: list[str] = field(default_factory=list)
     disk: str = ""
+
+    def write(self, path: Path) -> None:
+        """Keep it, whole or not at all."""
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({field.name: getattr(self, field.name) for field in fields(self)}))
+        part.replace(path)
+
+    @staticmethod
+    def read(path: Path) -> Result:
+        kept = json.loads(path.read_text())
+        return Result(**kept | {name: Counter(kept[name]) for name in ("faults", "wrong")})
 
     @property
     def worker_faults(self) -> int:
@@ -71,9 +84,10 @@ class Result:
             "lists_repeated": self.lists_repeated,
             "letters_repeated": self.letters_repeated,
             "workers_ended_by_themselves": len(self.by_itself),
+            "legs_cut_short": len(self.cut_short),
             "longest_unanswered_s": round(self.longest_unanswered_s, 1),
-            "p50_unanswered_s": self.p50_unanswered_s,
-            "p99_unanswered_s": self.p99_unanswered_s,
+            "p50_unanswered_s": round(self.p50_unanswered_s, 1),
+            "p99_unanswered_s": round(self.p99_unanswered_s, 1),
             **{kind: self.wrong[kind] for kind in WRONG},
         }
 
@@ -95,7 +109,8 @@ class Result:
         """The report as Markdown."""
         verdict = "Nothing was found wrong." if not self.wrong.total() else "Wrong: " + "; ".join(self.told)
         table = "\n".join(f"| {name} | {value} |" for name, value in self.rows())
-        ended = "\n".join(f"- {words}" for words in self.by_itself[:20]) or "None."
+        ended = "\n".join(f"- {n} times: {words}" for words, n in Counter(map(_how, self.by_itself)).most_common())
+        cut_short = "".join(f"\nCut short, the harness itself: {words}.\n" for words in self.cut_short)
         return f"""# What `make chaos` found
 
 {verdict}
@@ -109,11 +124,16 @@ class Result:
 A full disk is {self.disk}.
 
 A user is unanswered from the time at which the event was published until that of the list that knows of it; the time
-that workers and the broker were away is in it.
+that workers and the broker were away is in it. Of several legs, waits are those of the worst.
 
 Workers that ended by themselves while the broker was gone, full or frozen, and were started again:
 
-{ended}
-
+{ended or "None."}
+{cut_short}
 How faults are made, and what is compared after each round: [tests/chaos](../tests/chaos).
 """
+
+
+def _how(ended: str) -> str:
+    """`worker 12 ended with code 4: ...` without the worker's number."""
+    return ended.split(" ended ", 1)[-1]

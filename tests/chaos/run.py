@@ -111,6 +111,7 @@ class Chaos:
             self._compact()
         self.observer.delete_what_was_read()
         self.arena.forget_logs()
+        self._sum_up()
 
     def _do(self, fault: Fault) -> None:
         if fault.kind == "flood":
@@ -201,6 +202,7 @@ class Chaos:
         r.dead_letters, r.letters_repeated, r.lists_repeated = o.letters, o.letters_repeated, o.lists_repeated
         r.longest_unanswered_s = o.waits.longest
         r.p50_unanswered_s, r.p99_unanswered_s = o.waits.quantile(0.5), o.waits.quantile(0.99)
+        r.write(self._folder / "result.json")
 
     def _keep(self) -> None:
         """What is in the broker's file system in memory would be gone with it."""
