@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from stream.columns import Columns
 from stream.kafka.batches import plain
 from stream.kafka.changelog import Changelog, Fenced
 from stream.leaving import Leaving
+from stream.memory import Spent, give_back
 from stream.packing import pack, unpack
 from stream.progress import Progress
 from stream.settling import Settling
@@ -83,6 +85,7 @@ class State(Settling):
         self.owned: set[int] = set()
         self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
         self._abandoned = False
+        self._spent, self._written = Spent(time.monotonic), 0
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
         self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
         self._changelog = changelog
@@ -114,6 +117,9 @@ class State(Settling):
             self.abandon()
             raise
         self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
+        if self._spent.add(self._written):
+            await asyncio.to_thread(give_back)
+        self._written = 0
         return self.owned & set(partitions)
 
     async def claim(self, assigned: set[TP]) -> None:
@@ -150,6 +156,7 @@ class State(Settling):
         if not len(rows) and not trends.dirty and not gone:
             return False
         packed = list(pack(self.columns, rows))
+        self._written += sum(len(row) for _, row in packed)
         counts = trends.flush()
         self.columns.dirty[rows] = False
         while crowded := trends.crowded():

@@ -20,6 +20,7 @@ from faust.types import TP
 
 from stream.kafka.clients import consumer
 from stream.kafka.topics import create, partitions, state_specs, topic_partitions
+from stream.memory import give_back
 from stream.preflight import check, ready_to_start
 from stream.replay import begin_at
 from stream.settings import Settings
@@ -189,6 +190,7 @@ async def _tell_ready(pipeline: Pipeline) -> None:
     while not pipeline.ready:
         await asyncio.sleep(0.05)
     calm_collector()
+    give_back()  # what the restore took for a moment
     log.info("ready: %s", pipeline.describe())
 
 

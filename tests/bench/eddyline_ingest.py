@@ -26,6 +26,7 @@ from stream.events import Events
 from stream.ingest import Ingest
 from stream.intake import Intake
 from stream.kafka.batches import Record, plain, send
+from stream.memory import give_back
 from stream.monitor import Monitor
 from stream.settings import load
 from stream.state import State
@@ -104,6 +105,7 @@ async def main() -> None:
         await asyncio.sleep(0.01)
     mark("restored", state)
     calm_collector()
+    give_back()
     await asyncio.Event().wait()
 
 

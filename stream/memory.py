@@ -1,0 +1,39 @@
+"""Memory that was freed goes back to the system.
+
+A flush of many rows, or a restore, takes as much memory for a moment as what it writes or reads. C's allocator
+keeps it for later, by hundreds of megabytes; here it is told to let go. What is in memory is not known here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+EVERY_S = 5.0
+AFTER_BYTES = 64 << 20
+"""It costs milliseconds, and the pages are taken anew: not worth it for less, nor more often."""
+
+
+def give_back() -> None:
+    """Let go of what is free. Nothing happens where the allocator is not glibc's."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
+class Spent:
+    """Tells when enough has been used and freed."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._bytes = 0
+        self._last = now()
+
+    def add(self, n: int) -> bool:
+        """n bytes more have been used and freed; whether it is time to give back."""
+        self._bytes += n
+        if self._bytes < AFTER_BYTES or self._now() - self._last < EVERY_S:
+            return False
+        self._bytes, self._last = 0, self._now()
+        return True

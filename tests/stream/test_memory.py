@@ -1,0 +1,21 @@
+"""When freed memory is given back."""
+
+from __future__ import annotations
+
+from stream.memory import AFTER_BYTES, EVERY_S, Spent, give_back
+
+
+def test_memory_is_given_back_after_much_was_used_and_not_too_often() -> None:
+    now = [0.0]
+    spent = Spent(lambda: now[0])
+    assert not spent.add(AFTER_BYTES)  # too early
+    now[0] = EVERY_S
+    assert spent.add(0)
+    assert not spent.add(AFTER_BYTES - 1)
+    now[0] = 3 * EVERY_S
+    assert not spent.add(0)  # too little
+    assert spent.add(1)
+
+
+def test_giving_back_works_or_does_nothing() -> None:
+    give_back()
