@@ -9,6 +9,7 @@ topics in a folder, and exits with 1. The seed fixes the faults and the events; 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one-leg", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
     if asked.one_leg:
         return one_leg(asked)
     more = ["--rate", str(asked.rate), "--faults", str(asked.faults)]
