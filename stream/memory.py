@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 EVERY_S = 5.0
 AFTER_BYTES = 64 << 20
-"""It costs milliseconds, and the pages are taken anew: not worth it for less, nor more often."""
+"""It costs milliseconds, and the pages are taken anew: not worth it for less, nor more often, while there is work."""
 
 
 def give_back() -> None:
@@ -31,9 +31,11 @@ class Spent:
         self._last = now()
 
     def add(self, n: int) -> bool:
-        """n bytes more have been used and freed; whether it is time to give back."""
+        """n bytes more have been used and freed; whether it is time to give back. With 0 there is nothing to do, and
+        whatever was used since is given back.
+        """
         self._bytes += n
-        if self._bytes < AFTER_BYTES or self._now() - self._last < EVERY_S:
+        if self._bytes < (AFTER_BYTES if n else 1) or self._now() - self._last < EVERY_S:
             return False
         self._bytes, self._last = 0, self._now()
         return True

@@ -10,11 +10,21 @@ def test_memory_is_given_back_after_much_was_used_and_not_too_often() -> None:
     spent = Spent(lambda: now[0])
     assert not spent.add(AFTER_BYTES)  # too early
     now[0] = EVERY_S
-    assert spent.add(0)
+    assert spent.add(1)
     assert not spent.add(AFTER_BYTES - 1)
     now[0] = 3 * EVERY_S
-    assert not spent.add(0)  # too little
     assert spent.add(1)
+
+
+def test_when_there_is_nothing_to_do_the_rest_is_given_back_once() -> None:
+    now = [0.0]
+    spent = Spent(lambda: now[0])
+    spent.add(10)
+    assert not spent.add(0)
+    now[0] = EVERY_S
+    assert spent.add(0)
+    now[0] = 3 * EVERY_S
+    assert not spent.add(0)
 
 
 def test_giving_back_works_or_does_nothing() -> None:
