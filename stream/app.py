@@ -96,6 +96,7 @@ class Pipeline:
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
         if self.intake is not None:
             self.intake.state.bind(self.app)
+            self.intake.state.on_fenced = lambda: self._consumer.rejoin()
         self.keeper.on_owned = self._on_owned
         self._tasks: list[asyncio.Task] = []
         self._failure: EddylineError | None = None
@@ -141,7 +142,7 @@ class Pipeline:
 
     def committed(self, tp: TP) -> int:
         """The next offset that was committed for an input partition of ours; 0 where none was."""
-        return self._consumer._committed_offset.get(tp) or 0
+        return self.app.committed(*tp)
 
     def _expected(self) -> dict[TP, int]:
         """What progress is measured by; nothing is expected of a worker that is not ready."""

@@ -86,7 +86,9 @@ class State(Settling):
         self._held: set[int] = set()  # partitions whose rows are in memory, as their changelogs say or newer
         self._abandoned = False
         self._spent, self._written = Spent(time.monotonic), 0
+        self._writing = asyncio.Lock()  # a flush that outlived a claim would give up what has just been claimed
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
+        self.on_fenced: Callable[[], None] = lambda: None
         self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
         self._changelog = changelog
         self._windows_topic = windows_topic
@@ -109,26 +111,31 @@ class State(Settling):
 
     async def flush(self) -> set[int]:
         """Write every touched row and count of the owned partitions, each partition in one transaction."""
-        partitions = sorted(self.owned)
-        try:
-            fenced = await asyncio.gather(*map(self._flush_partition, partitions))
-        except BaseException:
-            # Failed or cancelled: which rows were written is not known, and they are marked clean.
-            self.abandon()
-            raise
-        self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
+        async with self._writing:
+            partitions = sorted(self.owned)
+            try:
+                fenced = await asyncio.gather(*map(self._flush_partition, partitions))
+            except BaseException:
+                # Failed or cancelled: which rows were written is not known, and they are marked clean.
+                self.abandon()
+                raise
+            if any(fenced):
+                self._give_up({partition for partition, gone in zip(partitions, fenced, strict=True) if gone})
+                # Whoever claimed them may be no owner: a worker that was frozen while it claimed, and goes on.
+                self.on_fenced()
         if self._spent.add(self._written):
             await asyncio.to_thread(give_back)
         self._written = 0
         return self.owned & set(partitions)
 
     async def claim(self, assigned: set[TP]) -> None:
-        owned = {tp.partition for tp in assigned} if not self._abandoned else set()
-        # All are claimed anew: another worker may have had one while this one was frozen.
-        await self._changelog.close()
-        await self._changelog.own(owned)
-        for partition in owned ^ self._held:
-            self._drop(partition)
+        async with self._writing:
+            owned = {tp.partition for tp in assigned} if not self._abandoned else set()
+            # All are claimed anew: another worker may have had one while this one was frozen.
+            await self._changelog.close()
+            await self._changelog.own(owned)
+            for partition in owned ^ self._held:
+                self._drop(partition)
         for tp, first in (await self.debts_of(owned)).items():
             self.progress.owe(tp, first)
         self.owned, self._held = owned, set(owned)

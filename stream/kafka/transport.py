@@ -205,6 +205,12 @@ class BatchConsumer(driver.Consumer):
         if consumer is not None:
             consumer._subscription._last_fetch_ended = monotonic()
 
+    def rejoin(self) -> None:
+        """Ask the group anew what is ours: another worker wrote, or claimed, what the group says is ours."""
+        consumer, loop = self._thread._consumer, self._thread.thread_loop
+        if consumer is not None and loop is not None:
+            loop.call_soon_threadsafe(cast(Any, consumer._coordinator).request_rejoin)
+
     def _partition(self, tp: TP) -> Any:
         assignment: Any = self._thread._ensure_consumer()._subscription.subscription
         return assignment.assignment.state_value(tp) if assignment and assignment.assignment else None
@@ -255,7 +261,7 @@ class BatchConsumer(driver.Consumer):
         offsets, owed = self._keeper.committable(), self._keeper.owed()
         durable = await self._keeper.flush()
         news = {tp for tp in owed.keys() | self._owed.keys() if owed.get(tp) != self._owed.get(tp)}
-        known = {tp: at for tp in news if (at := self._committed_offset.get(tp))}
+        known = {tp: at for tp in news if (at := self.committed.get(tp))}
         ours = {
             tp: offset
             for tp, offset in (known | offsets).items()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from stream.dev.broker import LocalBroker
 from tests.pipeline.harness import Deployment
+
+
+TOLD_LINES = 12
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,16 @@ def empty(broker: str, cache: Path, tmp_path: Path, request: pytest.FixtureReque
 def deployment(empty: Deployment) -> Deployment:
     """A deployment with topics and a catalogue."""
     return empty.create()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails tells what its workers were at, and what they said last."""
+    report = yield
+    deployment = getattr(item, "funcargs", {}).get("empty")
+    if report.failed and report.when == "call" and deployment is not None:
+        for n, worker in enumerate(deployment.workers):
+            code, status = worker.process.poll(), worker.status()
+            said = worker.log.read_text().splitlines()[-TOLD_LINES:]
+            report.sections.append((f"worker {n}, exit code {code}", "\n".join([f"{status}", *said])))
+    return report

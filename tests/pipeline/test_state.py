@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import time
 
+from stream.kafka.changelog import Changelog
 from tests.pipeline.harness import (
     Deployment,
     Sent,
     check_answered,
     check_state,
     check_windows,
+    run,
     some_events,
     until,
 )
@@ -110,6 +112,27 @@ def test_a_worker_frozen_past_its_session_cannot_write_over_its_successor(deploy
         30,
         "each partition has one owner",
     )
+
+
+def test_a_claim_by_a_worker_that_owns_nothing_any_more_leaves_no_partition_unserved(deployment: Deployment) -> None:
+    """It was frozen while it claimed, and went on when its partitions had long been given to another."""
+    events = some_events(1200, users=40)
+    worker = deployment.worker().ready()
+    deployment.send(events[:600])
+    deployment.settled()
+    run(stale_claim(deployment, partition=0))
+    deployment.send(events[600:])
+    deployment.settled()
+    check_state(deployment, events)
+    assert "partition 0 has a new owner" in worker.log.read_text(), "nothing was fenced"
+    until(lambda: worker.status()["partitions"] == [0, 1, 2, 3], 30, "the partition is served again")
+
+
+async def stale_claim(deployment: Deployment, partition: int) -> None:
+    settings = deployment.settings
+    changelog = Changelog(settings.kafka, settings.topics.named(settings.state.name))
+    await changelog.own([partition])
+    await changelog.close()
 
 
 def test_two_workers_share_partitions_and_hand_them_over(deployment: Deployment) -> None:
