@@ -4,7 +4,7 @@
     catalog, release, other partitions' trends --followers--> serving --^
 
 With roles apart, what lies before the recommender is one worker (`stream.intake`) and hands over by a topic, what
-lies behind it another (`stream.lists`):
+lies behind it another (`stream.outlet`):
 
     ... windows --users who wait--> handover --> interests --agent--> desk --users who wait--> recommender ...
 
@@ -22,18 +22,18 @@ from typing import Any, cast
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
-from stream.desk import Desk
 from stream.errors import EddylineError
-from stream.handover import Handover
-from stream.health import Health
 from stream.intake import Intake
-from stream.interests import Source
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.follow import Follower
 from stream.kafka.tables import raw_topic
 from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
-from stream.lists import Lists
-from stream.monitor import Monitor
+from stream.lists.desk import Desk
+from stream.lists.handover import Handover
+from stream.lists.interests import Source
+from stream.outlet import Outlet
+from stream.process.health import Health
+from stream.process.monitor import Monitor
 from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
@@ -62,7 +62,7 @@ class Pipeline:
         self.health = Health(settings.health, kafka, self._expected)
         self._followers: dict[str, Follower] = {}
         self.intake: Intake | None = None
-        self.lists: Lists | None = None
+        self.outlet: Outlet | None = None
         handed_over = topics.interests(settings.state.name)
         if settings.role == "recommend":
             self._inputs = [handed_over]
@@ -87,10 +87,10 @@ class Pipeline:
             self.handover = Handover(self.source, self.producer, handed_over, self.monitor)
             self._wake = self.handover.wake
         else:
-            self.lists = Lists(settings, self.source, self.trends, self.producer, self.monitor)
-            self._wake = self.lists.recommender.wake
-            self._followers[topics.catalog] = Follower(kafka, self.lists.serving.on_catalog)
-            self._followers[topics.release] = Follower(kafka, self.lists.serving.on_release)
+            self.outlet = Outlet(settings, self.source, self.trends, self.producer, self.monitor)
+            self._wake = self.outlet.recommender.wake
+            self._followers[topics.catalog] = Follower(kafka, self.outlet.serving.on_catalog)
+            self._followers[topics.release] = Follower(kafka, self.outlet.serving.on_release)
         self._trends_topic = topics.trends(settings.state.name)
         self._followers[self._trends_topic] = Follower(kafka, self._on_trends)
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
@@ -113,9 +113,9 @@ class Pipeline:
         if self.intake is not None:
             await self.intake.start()
             tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
-        if self.lists is not None:
+        if self.outlet is not None:
             topics = self.settings.topics
-            tasks += self.lists.tasks([self._followers[t].caught_up for t in (topics.catalog, topics.release)])
+            tasks += self.outlet.tasks([self._followers[t].caught_up for t in (topics.catalog, topics.release)])
         else:
             tasks.append(self.handover.run())
         for task in tasks:
@@ -124,7 +124,7 @@ class Pipeline:
     @property
     def ready(self) -> bool:
         """Restored, and with a catalogue and an index where lists are made: events are being answered."""
-        return self.restored and (self.lists is None or self.lists.serving.ready.is_set())
+        return self.restored and (self.outlet is None or self.outlet.serving.ready.is_set())
 
     @property
     def restored(self) -> bool:
@@ -155,8 +155,8 @@ class Pipeline:
         parts = [f"state {self.settings.state.name}", f"partitions {sorted(self.keeper.owned)}"]
         if self.intake is not None:
             parts.append(f"{len(self.intake.state.columns)} users")
-        if self.lists is not None:
-            served = self.lists.serving.current
+        if self.outlet is not None:
+            served = self.outlet.serving.current
             parts.append(f"{len(served.catalog)} items, model {served.name}")
         return ", ".join(parts)
 
@@ -171,10 +171,10 @@ class Pipeline:
             "restore": self.app.restoring.status() if self.app.in_recovery else None,
             "waiting": progress.waiting,
             "conflated": progress.conflated,
-            "owed": progress.backlog + (self.lists.recommender.pace.deferred if self.lists is not None else 0),
+            "owed": progress.backlog + (self.outlet.recommender.pace.deferred if self.outlet is not None else 0),
             "stalled": self.health.reason,
             **(self.intake.status() if self.intake is not None else {}),
-            **(self.lists.status() if self.lists is not None else {}),
+            **(self.outlet.status() if self.outlet is not None else {}),
             **self.monitor.snapshot(),
         }
 
@@ -183,7 +183,7 @@ class Pipeline:
         consumer = self._consumer
         consumer.stop_flow()
         self.app.flow_control.suspend()
-        if self.lists is None or self.lists.serving.ready.is_set():
+        if self.outlet is None or self.outlet.serving.ready.is_set():
             await self.keeper.settle()
         await consumer.maybe_wait_for_commit_to_finish()
         await consumer.commit()
@@ -196,8 +196,8 @@ class Pipeline:
         await self.producer.stop()
         if self.intake is not None:
             await self.intake.stop()
-        if self.lists is not None:
-            self.lists.stop()
+        if self.outlet is not None:
+            self.outlet.stop()
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -226,8 +226,8 @@ class Pipeline:
         """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
         if self.intake is not None:
             self.intake.debts.claimed()
-        if self.lists is not None:
-            self.lists.on_owned(set(range(self.partitions)) - owned)
+        if self.outlet is not None:
+            self.outlet.on_owned(set(range(self.partitions)) - owned)
             others = set(range(self.partitions)) - (owned if self.intake is not None else set())
             self._followers[self._trends_topic].follow(TopicPartition(self._trends_topic, p) for p in others)
 

@@ -1,7 +1,7 @@
 """Steps 1 and 2 on one fetched batch: decode, apply, count, and say who waits for a list.
 
 The agent is this function bound to the input topics. It only carries: decoding is in `stream.events`,
-windows in `stream.window`, counts in `stream.trends`, tickets in `stream.progress`. A batch is applied
+windows in `stream.windows.window`, counts in `stream.trends`, tickets in `stream.answers.progress`. A batch is applied
 without awaiting anything, so a commit, a rebalance or a stop never sees half of one.
 """
 
@@ -17,14 +17,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from stream import window
+from stream.answers.debts import Debts
+from stream.answers.emission import EmitConfig
+from stream.answers.progress import Trigger
 from stream.deadletters import bury
-from stream.debts import Debts
-from stream.emission import EmitConfig
 from stream.events import Decoder, Events, InputConfig, Unreadable
-from stream.monitor import Monitor
-from stream.progress import Trigger
+from stream.process.monitor import Monitor
 from stream.state import State
+from stream.windows import window
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The half of a worker that takes events in, wired: state, silences and the agent, up to the users who wait.
 
-What becomes of these is the other half's affair (`stream.lists`, or `stream.handover` where that runs elsewhere).
+What becomes of these is the other half's affair: `stream.outlet`, or `stream.lists.handover` where that runs elsewhere.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
-from stream.control import heard
-from stream.debts import Debts
-from stream.emission import Silence
+from stream.answers.control import heard
+from stream.answers.debts import Debts
+from stream.answers.emission import Silence
 from stream.ingest import Ingest
-from stream.interests import OwnRows
 from stream.kafka.changelog import Changelog
 from stream.kafka.debts import debts
-from stream.monitor import Monitor
+from stream.lists.interests import OwnRows
+from stream.process.monitor import Monitor
 from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stream.emission import EmitConfig
+from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
 from stream.folders import cache_folder
-from stream.health import HealthConfig
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.topics import TopicsConfig
-from stream.recommend import RecommendConfig
+from stream.lists.recommend import RecommendConfig
+from stream.process.health import HealthConfig
 from stream.state import StateConfig
 from stream.trends import TrendsConfig
 

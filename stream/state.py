@@ -3,7 +3,7 @@
 Faust restores both tables from their changelogs and tells which partitions are ours; this module is
 the `Keeper` that Faust's consumer asks before it commits. The order is: flush in the partition's
 transaction, then commit the input offsets whose events are answered. What a batch does to a window is
-in `stream.window`; how lists are made is in `stream.recommend`.
+in `stream.windows.window`; how lists are made is in `stream.lists.recommend`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream.columns import Columns
+from stream.answers.progress import Progress
+from stream.answers.settling import Settling
 from stream.kafka.batches import plain
 from stream.kafka.changelog import Changelog, Fenced
-from stream.leaving import Leaving
-from stream.memory import Spent, give_back
-from stream.packing import pack, unpack
-from stream.progress import Progress
-from stream.settling import Settling
+from stream.process.memory import Spent, give_back
 from stream.trends import Trends, merged
+from stream.windows.columns import Columns
+from stream.windows.leaving import Leaving
+from stream.windows.packing import pack, unpack
 
 if TYPE_CHECKING:  # whoever only reads settings should not wait for Faust
     from faust.types import TP

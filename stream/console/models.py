@@ -29,7 +29,7 @@ def announce(
     from pathlib import Path
 
     from model import checkpoint
-    from stream.release import announce as announce_release
+    from stream.lists.release import announce as announce_release
 
     s = settings(kafka)
     path = Path(folder)
@@ -45,7 +45,7 @@ def show(kafka: Bootstrap = None, as_json: Json = False) -> None:
 
     import msgspec
 
-    from stream.release import current
+    from stream.lists.release import current
 
     s = settings(kafka)
     found = run(current(s.kafka, s.topics.release))
@@ -60,7 +60,7 @@ def show(kafka: Bootstrap = None, as_json: Json = False) -> None:
 @release.command()
 def withdraw(kafka: Bootstrap = None) -> None:
     """Withdraw the release: workers return to the fallback. Example: eddyline release withdraw"""
-    from stream.release import withdraw as withdraw_release
+    from stream.lists.release import withdraw as withdraw_release
 
     s = settings(kafka)
     run(withdraw_release(s.kafka, s.topics.release))
@@ -84,7 +84,7 @@ def train(
     from model import checkpoint
     from model.train import TrainConfig
     from model.train import train as train_model
-    from stream.serving import pick_device
+    from stream.lists.serving import pick_device
 
     on = pick_device(device)
     found, catalog, texts = _encoded(data, on)

@@ -27,7 +27,7 @@ def worker(
     verbose: Verbose = False,
 ) -> None:
     """Run the pipeline: events in, recommendations out. Example: eddyline worker --state v1"""
-    from stream.worker import Run, work
+    from stream.process.worker import Run, work
 
     logs(verbose)
     s = settings(kafka, role=role, state__name=state, recommend__device=device, recommend__shadow=shadow)
@@ -43,7 +43,7 @@ def backfill(
     verbose: Verbose = False,
 ) -> None:
     """Read history anew into a new state version, silently until caught up. Example: eddyline backfill --as v2"""
-    from stream.worker import backfill as run_backfill
+    from stream.process.worker import backfill as run_backfill
 
     logs(verbose)
     s = settings(kafka, state__name=name)
@@ -66,7 +66,7 @@ def resume(kafka: Bootstrap = None) -> None:
 
 
 def _say(kafka: str | None, paused: bool) -> None:
-    from stream.control import Emission, say
+    from stream.answers.control import Emission, say
 
     s = settings(kafka)
     run(say(s.kafka, s.topics.control, Emission(paused, int(time.time() * 1000))))

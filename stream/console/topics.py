@@ -38,7 +38,7 @@ def create(
 @app.command()
 def check(kafka: Bootstrap = None) -> None:
     """Check that all topics are there and fit together. Example: eddyline topics check"""
-    from stream.preflight import check as check_topics
+    from stream.process.preflight import check as check_topics
 
     n = run(check_topics(settings(kafka)))
     out.print(f"all topics are there, with {n} partitions each where they belong together")

@@ -31,7 +31,7 @@ from stream.dev.live import Lists, LiveReplay, lists_of
 from stream.dev.processes import Processes, free_port
 from stream.dev.scoring import Row, Scoreboard, popular_before
 from stream.kafka import topics
-from stream.release import announce
+from stream.lists.release import announce
 from stream.replay import publish, publish_items
 from stream.settings import Settings
 from stream.tail import show

@@ -2,7 +2,7 @@
 
 Kafka keeps a text beside every committed offset, written with it and at once. Where lists are held back,
 that text names the first offset whose users are owed one: `unanswered from 123`. This module writes and
-reads it; who is owed a list is found in the rows (`stream.debts`).
+reads it; who is owed a list is found in the rows (`stream.answers.debts`).
 """
 
 from __future__ import annotations

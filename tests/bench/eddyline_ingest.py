@@ -20,18 +20,18 @@ import numpy as np
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
-from stream import window
 from stream.app import faust_app
 from stream.events import Events
 from stream.ingest import Ingest
 from stream.intake import Intake
 from stream.kafka.batches import Record, plain, send
-from stream.memory import give_back
-from stream.monitor import Monitor
+from stream.process.memory import give_back
+from stream.process.monitor import Monitor
+from stream.process.worker import calm_collector
 from stream.settings import load
 from stream.state import State
 from stream.trends import Trends
-from stream.worker import calm_collector
+from stream.windows import window
 
 WINDOW = 32
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from model.history import ACTION_CODE
-from stream.columns import Columns
 from stream.kafka import topics
 from stream.kafka.batches import Out
 from stream.kafka.changelog import Changelog
-from stream.packing import pack
 from stream.replay import partition_of
 from stream.settings import Settings, load
+from stream.windows.columns import Columns
+from stream.windows.packing import pack
 from tests.bench.common import PARTITIONS
 
 INTERACTIONS = 20

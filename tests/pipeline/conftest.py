@@ -11,7 +11,6 @@ import pytest
 from stream.dev.broker import LocalBroker
 from tests.pipeline.harness import Deployment
 
-
 TOLD_LINES = 12
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, but torch is loaded before it
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["stream.app", "stream.worker", "stream.console.cli", "model.datasets"])
+_CONTEXT.set_forkserver_preload(["stream.app", "stream.process.worker", "stream.console.cli", "model.datasets"])
 
 
 class Fork:

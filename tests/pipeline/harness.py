@@ -25,13 +25,13 @@ from aiokafka import TopicPartition
 from model.catalog import Item
 from model.history import ACTION_CODE, HistoryLog, item_hash, weight_table
 from stream import messages
-from stream.columns import Columns
 from stream.dev.processes import free_port
 from stream.kafka import topics
 from stream.kafka.batches import Out
-from stream.packing import unpack
 from stream.replay import partition_of, publish_items
 from stream.settings import Settings, load
+from stream.windows.columns import Columns
+from stream.windows.packing import unpack
 from tests.pipeline import topics_io
 from tests.pipeline.forks import Fork
 from tests.pipeline.topics_io import PARTITIONS, Raw

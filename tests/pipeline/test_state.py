@@ -76,7 +76,7 @@ def test_events_that_rows_skip_when_they_are_read_again_still_get_their_users_an
     """The crash is between flush and list: everything is in the rows, and nobody has been told."""
     mute = (
         "import asyncio\n"
-        "from stream.recommend import Recommender\n"
+        "from stream.lists.recommend import Recommender\n"
         "Recommender.run = lambda self: asyncio.Event().wait()\n"
     )
     events = some_events(600, users=40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream.blocks import PAGE, Blocks
+from stream.windows.blocks import PAGE, Blocks
 
 SIZES = (4, 12, 40)
 

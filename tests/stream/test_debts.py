@@ -11,12 +11,12 @@ import pytest
 from faust.types import TP
 
 from model.history import ACTION_CODE
-from stream import debts
-from stream.columns import Columns
-from stream.debts import Debts, owed_lists
-from stream.emission import Silence
+from stream.answers import debts
+from stream.answers.debts import Debts, owed_lists
+from stream.answers.emission import Silence
+from stream.answers.progress import Progress, Trigger, Waiting
 from stream.kafka.debts import note, noted
-from stream.progress import Progress, Trigger, Waiting
+from stream.windows.columns import Columns
 
 CLICK, VIEW = TP("click", 0), TP("view", 0)
 TOPICS = {"click": "click", "view": "view"}

@@ -6,8 +6,8 @@ import pytest
 from faust.types import TP
 from pydantic import ValidationError
 
-from stream.emission import Changes, EmitConfig, Pace, Silence
-from stream.progress import Trigger, Waiting
+from stream.answers.emission import Changes, EmitConfig, Pace, Silence
+from stream.answers.progress import Trigger, Waiting
 
 A, B = (0, "a"), (0, "b")
 

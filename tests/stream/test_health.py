@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faust.types import TP
 
-from stream.health import Sample, Watch
+from stream.process.health import Sample, Watch
 
 CLICK, VIEW = TP("click", 0), TP("view", 0)
 

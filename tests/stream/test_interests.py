@@ -10,12 +10,12 @@ import pytest
 from faust.types import TP
 
 from model import history
-from stream.desk import Desk, is_older
+from stream.answers.progress import Trigger, Waiting
 from stream.errors import StateError
-from stream.handover import MESSAGE_BYTES, messages
-from stream.interests import Interests, Row, joined, pack, unpack
-from stream.monitor import Monitor
-from stream.progress import Trigger, Waiting
+from stream.lists.desk import Desk, is_older
+from stream.lists.handover import MESSAGE_BYTES, messages
+from stream.lists.interests import Interests, Row, joined, pack, unpack
+from stream.process.monitor import Monitor
 
 HANDED_OVER = TP("interests", 2)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream import leaving, window
-from stream.columns import Columns
-from stream.leaving import Leaving
-from stream.packing import digest, pack, unpack
+from stream.windows import leaving, window
+from stream.windows.columns import Columns
+from stream.windows.leaving import Leaving
+from stream.windows.packing import digest, pack, unpack
 from tests.stream.test_window import TOPICS, events
 
 TTL, LATE = 1000, 100

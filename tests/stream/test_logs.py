@@ -25,4 +25,4 @@ def test_a_library_says_the_same_once_in_ten_seconds_and_then_how_often() -> Non
 def test_other_messages_and_other_loggers_are_told_as_they_come() -> None:
     seldom = Seldom("aiokafka", lambda: 0.0)
     assert [said(seldom, "aiokafka", m) for m in ("a", "b", "a")] == ["a", "b", None]
-    assert [said(seldom, "stream.worker", "a") for _ in range(3)] == ["a"] * 3
+    assert [said(seldom, "stream.process.worker", "a") for _ in range(3)] == ["a"] * 3

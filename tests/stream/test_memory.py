@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream.memory import AFTER_BYTES, EVERY_S, Spent, give_back
+from stream.process.memory import AFTER_BYTES, EVERY_S, Spent, give_back
 
 
 def test_memory_is_given_back_after_much_was_used_and_not_too_often() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from stream.errors import StateError
 from stream.kafka.identity import Identity
-from stream.origin import Origin
+from stream.process.origin import Origin
 
 STORED = Origin("cluster-1", {"click": "id-1", "view": "id-2"}, 4)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream.profile import Profile, ProfileConfig, Profiles, is_due
+from stream.lists.profile import Profile, ProfileConfig, Profiles, is_due
 
 DAY = 86_400_000
 CONFIG = ProfileConfig(refresh_events=16, refresh_ms=DAY, keep=3, batch=2)

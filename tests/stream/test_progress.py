@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from faust.types import TP
 
-from stream.progress import Progress, Trigger, Waiting
+from stream.answers.progress import Progress, Trigger, Waiting
 
 CLICK, VIEW = TP("click", 0), TP("view", 0)
 

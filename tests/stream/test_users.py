@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream import users
-from stream.users import FEW, Users
+from stream.windows import users
+from stream.windows.users import FEW, Users
 
 ODD = ["", "é", "日本語" * 20, "a" * 4096, " ", "user", "users"]
 

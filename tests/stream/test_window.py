@@ -10,10 +10,10 @@ import pytest
 
 from model.history import HistoryLog, seen_hash
 from model.online import PAIR_STEPS
-from stream import window
-from stream.columns import Columns
 from stream.events import Events
-from stream.packing import digest, pack, unpack
+from stream.windows import window
+from stream.windows.columns import Columns
+from stream.windows.packing import digest, pack, unpack
 
 TOPICS = ("view", "click")
 

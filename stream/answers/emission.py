@@ -1,7 +1,7 @@
 """When to speak: whether, how often and to whom lists go out, as far as that is a rule.
 
 Pure decisions over what they are told, time included. Who waits or is owed a list is in
-`stream.progress`, how a silence ends in `stream.debts`, and what a list contains is the engine's affair.
+`stream.answers.progress`, how a silence ends in `stream.answers.debts`; what a list contains is the engine's affair.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.history import ACTION_CODE, weight_table
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from stream.progress import Waiting
+    from stream.answers.progress import Waiting
 
 REMEMBERED = 200_000
 """Users whose last list is remembered for `only_if_changed`: 40 MB at most; beyond them those who had theirs longest

@@ -1,6 +1,6 @@
 """The half of a worker that makes lists, wired: what they are made from, and the recommender on its device.
 
-Where the users come from is the other half's affair (`stream.intake`, or `stream.desk` where that runs elsewhere).
+Where the users come from is the other half's affair: `stream.intake`, or `stream.lists.desk` where that runs elsewhere.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
-from stream.interests import Source
-from stream.monitor import Monitor
-from stream.recommend import Recommender
-from stream.serving import Serving, leave_a_core, pick_device
+from stream.lists.interests import Source
+from stream.lists.recommend import Recommender
+from stream.lists.serving import Serving, leave_a_core, pick_device
+from stream.process.monitor import Monitor
 from stream.settings import Settings
 from stream.trends import Trends
 
 
-class Lists:
+class Outlet:
     """Serving and recommender."""
 
     def __init__(

@@ -5,7 +5,7 @@ dead letter of it for its acknowledgement. Users wait once, with their oldest ti
 answers the older events too, so overload costs repeats of nothing, and the queue never grows beyond
 the users themselves.
 
-Where lists are held back on purpose (`stream.emission`), their users are *owed* one instead: a debt
+Where lists are held back on purpose (`stream.answers.emission`), their users are *owed* one instead: a debt
 holds no offset back, it is an offset itself, written beside those that are committed. Rows know what
 they have taken in, so whoever owns the partition next finds its users by it. Pure bookkeeping; nothing
 here awaits or speaks to Kafka.
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from faust.types import TP
 
-    from stream.interests import Row
+    from stream.lists.interests import Row
 
 
 class Trigger(NamedTuple):
     """The last event that touched a user: where it is, and when it came. `row`: what is known of the user, where that
-    came with it (`stream.desk`).
+    came with it (`stream.lists.desk`).
     """
 
     topic: str
@@ -38,7 +38,7 @@ class Trigger(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A user who is to be answered. `trigger`: None where the row is to say (`stream.debts`)."""
+    """A user who is to be answered. `trigger`: None where the row is to say (`stream.answers.debts`)."""
 
     partition: int
     user: str

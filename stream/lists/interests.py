@@ -15,12 +15,12 @@ import msgpack
 import numpy as np
 
 from model.history import Histories
-from stream.packing import INTERACTION
-from stream.progress import Progress, Trigger, Waiting
+from stream.answers.progress import Progress, Trigger, Waiting
+from stream.windows.packing import INTERACTION
 
 if TYPE_CHECKING:
-    from stream.debts import Debts
-    from stream.emission import Key
+    from stream.answers.debts import Debts
+    from stream.answers.emission import Key
     from stream.state import State
 
 VERSION = 1

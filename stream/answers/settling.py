@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from stream.progress import Progress
+from stream.answers.progress import Progress
 
 log = logging.getLogger(__name__)
 

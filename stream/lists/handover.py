@@ -2,7 +2,7 @@
 
 The loop is the recommender's without the computing: take, copy, write, and close tickets when the broker has
 acknowledged. So an input offset is committed when its rows are durable and its users handed over; from there on
-the recommend side's own offsets stand for them (`stream.desk`).
+the recommend side's own offsets stand for them (`stream.lists.desk`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from itertools import groupby
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream.interests import Interests, Source, pack
+from stream.answers.progress import Waiting
 from stream.kafka.batches import Out, send
-from stream.monitor import Monitor
-from stream.packing import INTERACTION
-from stream.progress import Waiting
+from stream.lists.interests import Interests, Source, pack
+from stream.process.monitor import Monitor
+from stream.windows.packing import INTERACTION
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 A row is one user of one partition: a ring of the newest interactions, the items that fell off it,
 and `applied`, the last offset of every input topic that the row has taken in. Nothing here decides
-what belongs into a window (`stream.window` does), and nothing here speaks to Kafka.
+what belongs into a window (`stream.windows.window` does), and nothing here speaks to Kafka.
 
 Rings are blocks of 4 to H interactions and move up as they fill, so that a light user stays small. An interaction
 takes 17 bytes: its item, its time, and the number of its (action, weight), of which there are few. No Python object
@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from model.history import Histories
-from stream.blocks import Blocks, grown, runs, spans
-from stream.seen import Numbers, SeenSets
-from stream.users import Users
+from stream.windows.blocks import Blocks, grown, runs, spans
+from stream.windows.seen import Numbers, SeenSets
+from stream.windows.users import Users
 
 RING_SIZES = (4, 8, 12, 20, 32, 52, 84, 136, 220, 356, 576, 932, 1508, 2440, 3948)
 """Each is the sum of the two before it: a fifth of a ring is unused on average, and few rows move in a batch."""

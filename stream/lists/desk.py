@@ -3,7 +3,7 @@
 A message on `interests` brings rows; a user's newest row waits, by what it knows (`applied`) and not by when it
 came, and older ones are dropped and counted. Nothing here is durable but the offsets of the topic: they are
 committed when the lists behind them are acknowledged, so what was under way at a crash is read and answered
-again, with the same names. Lists are made in `stream.recommend`.
+again, with the same names. Lists are made in `stream.lists.recommend`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from faust.types import TP
 
 from model.history import Histories
+from stream.answers.progress import Progress, Waiting
+from stream.answers.settling import Settling
 from stream.errors import StateError
-from stream.interests import Interests, Row, joined, unpack
-from stream.monitor import Monitor
-from stream.progress import Progress, Waiting
-from stream.settling import Settling
+from stream.lists.interests import Interests, Row, joined, unpack
+from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream.emission import Key
+    from stream.answers.emission import Key
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ RECENT = 4096
 
 
 class Desk(Settling):
-    """Implements `stream.kafka.transport.Keeper` and `stream.interests.Source`."""
+    """Implements `stream.kafka.transport.Keeper` and `stream.lists.interests.Source`."""
 
     def __init__(self, settle_timeout_s: float, monitor: Monitor, wake: Callable[[], None]) -> None:
         super().__init__(Progress(), settle_timeout_s)

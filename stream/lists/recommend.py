@@ -24,18 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.history import ACTION_NAME, WINDOW
 from stream import messages
-from stream.emission import Changes, EmitConfig, Pace
-from stream.interests import Interests, Source
+from stream.answers.emission import Changes, EmitConfig, Pace
+from stream.answers.progress import Waiting
 from stream.kafka.batches import Out, send
+from stream.lists.interests import Interests, Source
+from stream.lists.profile import Profile, ProfileConfig, Profiles
 from stream.messages import Recommendation
-from stream.monitor import Monitor
-from stream.profile import Profile, ProfileConfig, Profiles
-from stream.progress import Waiting
+from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
-    from stream.serving import Served, Serving
+    from stream.lists.serving import Served, Serving
 
 log = logging.getLogger(__name__)
 

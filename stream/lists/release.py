@@ -1,6 +1,6 @@
 """Announcing a model: what a release is, and the checks that a folder must pass before it is served.
 
-A release is one small message in a compacted topic; workers follow it (`stream.serving`) and load the
+A release is one small message in a compacted topic; workers follow it (`stream.lists.serving`) and load the
 folder that it names. What is inside a model folder is known to `model.checkpoint` alone.
 """
 

@@ -16,9 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of
-from stream.blocks import runs
-from stream.columns import NEVER, Columns, by_group, rank_in_run
 from stream.events import Events
+from stream.windows.blocks import runs
+from stream.windows.columns import NEVER, Columns, by_group, rank_in_run
 
 ROUND = 64
 """Interactions that a row takes at a time: fewer than a ring holds, so that those before them are still there."""

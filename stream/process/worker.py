@@ -20,11 +20,11 @@ from faust.types import TP
 
 from stream.kafka.clients import consumer
 from stream.kafka.topics import create, partitions, state_specs, topic_partitions
-from stream.memory import give_back
-from stream.preflight import check, ready_to_start
+from stream.process.memory import give_back
+from stream.process.preflight import check, ready_to_start
+from stream.process.status import StatusServer
 from stream.replay import begin_at
 from stream.settings import Settings
-from stream.status import StatusServer
 
 if TYPE_CHECKING:
     from stream.app import Pipeline
@@ -77,7 +77,7 @@ async def work(settings: Settings, run: Run) -> int:
         if status is not None:
             log.info("status at %s", await status.start())
         calm_collector()
-        if pipeline.lists is not None:
+        if pipeline.outlet is not None:
             sys.setswitchinterval(SWITCH_S)
         await pipeline.app.start()
         ends.append(asyncio.ensure_future(_tell_ready(pipeline)))

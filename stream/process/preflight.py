@@ -1,6 +1,6 @@
 """What is made sure of before a worker starts: topics that fit together, and a state that is theirs.
 
-Nothing here looks into the state or the events; shapes are `stream.kafka.topics`', origins `stream.origin`'s.
+Nothing here looks into the state or the events; shapes are `stream.kafka.topics`', origins `stream.process.origin`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from stream.kafka.debts import offsets
 from stream.kafka.follow import newest
 from stream.kafka.identity import identity
 from stream.kafka.topics import check_inputs
-from stream.origin import Origin, rebuild
+from stream.process.origin import Origin, rebuild
 from stream.settings import Settings
 
 

@@ -28,8 +28,8 @@ from model.encoder import TextEncoder
 from model.engine import Engine
 from model.online import Counts, OnlineParams, OnlineScores
 from stream.errors import EddylineError
-from stream.monitor import Monitor
-from stream.release import Release, checked
+from stream.lists.release import Release, checked
+from stream.process.monitor import Monitor
 from stream.trends import Trends
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.columns import Columns
+from stream.windows.columns import Columns
 
 SWEPT = 65_536
 """Row numbers that are looked at for idle users in one flush of a partition."""

@@ -1,7 +1,7 @@
 """Rows of the window table as MessagePack: what its changelog holds, and what two states are compared by.
 
 A packed row is (version, {topic: applied}, interactions, seen set); its interactions are 21 bytes each, oldest
-first. Packing is canonical: equal rows give equal bytes. What is in a row is decided in `stream.window`.
+first. Packing is canonical: equal rows give equal bytes. What is in a row is decided in `stream.windows.window`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgpack
 import msgspec
 import numpy as np
 
-from stream.columns import Columns
+from stream.windows.columns import Columns
 
 ROW_VERSION = 1
 PACKED = 4096

@@ -1,6 +1,6 @@
 """Who is owed a list when a silence is over: found in the rows, so that nobody needs to be remembered.
 
-While lists are held back (`stream.emission` decides where), state advances, is flushed and committed as ever;
+While lists are held back (`stream.answers.emission` decides where), state advances, is flushed and committed as ever;
 beside the offsets stands the first one whose users are owed a list (`stream.kafka.debts`). A row knows the
 last offset of every topic that it has taken in: whoever's is at or past that one was touched in silence.
 That is as true after a crash as before it, and costs no memory however long the silence.
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.history import ACTION_CODE
-from stream.columns import Columns
-from stream.emission import Silence
-from stream.progress import Trigger, Waiting
+from stream.answers.emission import Silence
+from stream.answers.progress import Trigger, Waiting
+from stream.windows.columns import Columns
 
 if TYPE_CHECKING:
     from faust.types import TP

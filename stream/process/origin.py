@@ -3,7 +3,7 @@
 Offsets mean something in one topic of one cluster only. A topic that was deleted and made again counts from 0
 anew: rows that remember offsets of the old one would take its events for seen. So a state version's origin is
 written down when it begins, and a worker that finds another one does not start. Pure comparison; who asks the
-cluster is `stream.kafka.identity`, when it is asked is `stream.preflight`.
+cluster is `stream.kafka.identity`, when it is asked is `stream.process.preflight`.
 """
 
 from __future__ import annotations
