@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import repeat
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.answers.progress import Progress
 from stream.answers.settling import Settling
-from stream.kafka.batches import plain
+from stream.kafka.batches import Record, plain
 from stream.kafka.changelog import Changelog, Fenced
 from stream.process.memory import Spent, give_back
 from stream.trends import Trends, merged
@@ -156,21 +156,20 @@ class State(Settling):
         self.owned = set()
 
     async def _flush_partition(self, partition: int) -> bool:
-        """Whether the partition has a new owner. Rows are clean from the start: what is touched meanwhile is dirty."""
+        """Whether the partition has a new owner. Rows and counts are copied in one step and clean from then on: what is
+        touched while they are written is dirty.
+        """
         rows = self.columns.dirty_rows(partition)
         trends = self.trends[partition]
         gone = self._let_go(partition)
         if not len(rows) and not trends.dirty and not gone:
             return False
-        packed = list(pack(self.columns, rows))
-        self._written += sum(len(row) for _, row in packed)
+        packed = pack(self.columns, rows)
         counts = trends.flush()
         self.columns.dirty[rows] = False
         while crowded := trends.crowded():
             counts |= trends.replace(crowded, await asyncio.to_thread(merged, trends.parts(crowded)))
-        windows = plain(
-            (*gone, *(user.encode() for user, _ in packed)), (*repeat(None, len(gone)), *(row for _, row in packed))
-        )
+        windows = chain(plain(gone, repeat(None)), self._records(packed))
         try:
             await self._changelog.write(
                 partition, {self._windows_topic: windows, self._trends_topic: plain(counts, counts.values())}
@@ -179,6 +178,12 @@ class State(Settling):
             log.warning("%s: its rows are dropped, and its events left to the new owner", error)
             return True
         return False
+
+    def _records(self, packed: Iterable[tuple[bytes, bytes]]) -> Iterator[Record]:
+        """Each row is packed when it is written: many small objects that live together tear holes into memory."""
+        for user, row in packed:
+            self._written += len(row)
+            yield user, row, None, None
 
     def _let_go(self, partition: int) -> list[bytes]:
         """Users whose rows leave with this flush: their tombstones are written before offsets are committed again."""
@@ -222,7 +227,7 @@ class State(Settling):
 
     def _restore_windows(self, partition: int, records: Sequence[Any]) -> None:
         last: dict[bytes, bytes | None] = {record.key: record.value for record in records}
-        unpack(self.columns, partition, {key.decode(): row for key, row in last.items() if row is not None})
+        unpack(self.columns, partition, {key: row for key, row in last.items() if row is not None})
         gone = [self.columns.row(partition, key.decode()) for key, row in last.items() if row is None]
         self.columns.drop(np.array([row for row in gone if row is not None], np.int64))
 

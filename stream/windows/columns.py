@@ -101,6 +101,10 @@ class Columns:
         """The users of rows i64[n], as UTF-8."""
         return self._users.all_encoded(rows)
 
+    def joined(self, rows: np.ndarray) -> tuple[bytes, np.ndarray]:
+        """`encoded`, one name after the other, and their lengths i64[n]."""
+        return self._users.joined(rows)
+
     def of(self, partition: int, first: int = 0, end: int | None = None) -> np.ndarray:
         """i64[n]: the rows of a partition, of these numbers only, ascending."""
         return first + np.flatnonzero(self.partition[first:end] == partition)
@@ -256,6 +260,15 @@ class Columns:
     def seen(self, row: int) -> np.ndarray:
         """u32[s]: the items beyond the history, ascending, distinct, at most `seen_cap`."""
         return self._seen.get(row)
+
+    def seen_as_kept(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u32[m]: copies of what is kept of the sets of rows i64[n], one after the other, and their lengths i64[n].
+        `seen_set` of each part is the row's `seen`.
+        """
+        return self._seen.as_kept(rows)
+
+    def seen_set(self, kept: np.ndarray) -> np.ndarray:
+        return self._seen.sorted_out(kept)
 
     def has_seen(self, rows: np.ndarray) -> np.ndarray:
         """bool[n]: which rows have items beyond the history."""

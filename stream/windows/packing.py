@@ -7,8 +7,10 @@ first. Packing is canonical: equal rows give equal bytes. What is in a row is de
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from operator import methodcaller
+from typing import NamedTuple
 
 import msgpack
 import msgspec
@@ -18,42 +20,75 @@ from stream.windows.columns import Columns
 
 ROW_VERSION = 1
 PACKED = 4096
-"""Rows that are packed at a time: this bounds the memory that a flush needs beside the rows."""
+"""Rows that are copied together."""
 
 INTERACTION = np.dtype([("item", "<u8"), ("time", "<i8"), ("weight", "<f4"), ("action", "u1")])
 
 _ROW = msgspec.msgpack.Decoder(tuple[int, dict[str, int], bytes, bytes])
 
 
-def pack(columns: Columns, rows: np.ndarray) -> Iterator[tuple[str, bytes]]:
-    """(user, packed row) of rows i64[n], in no promised order.
+class _Copies(NamedTuple):
+    """Some rows as they were, each column of all of them in one piece, and `ends` i64[n] of each row's part of it."""
 
-    Rows of like length are gathered together, so that what is copied is what is written.
+    applied: np.ndarray
+    names: bytes
+    name_ends: np.ndarray
+    interactions: bytes
+    interaction_ends: np.ndarray
+    seen: np.ndarray
+    seen_ends: np.ndarray
+
+
+def pack(columns: Columns, rows: np.ndarray) -> Iterator[tuple[bytes, bytes]]:
+    """(user, packed row) of rows i64[n], in no promised order, as the rows are at the call.
+
+    They are copied at once, column by column, and packed one by one as the iterator is walked: so a flush does not
+    keep its caller waiting while hundreds of thousands are packed, and never are all of them objects. Rows of like
+    length are copied together, so that what is copied is what is written.
     """
-    packer = msgpack.Packer()
     rows = rows[np.argsort(columns.count[rows], kind="stable")]
-    for start in range(0, len(rows), PACKED):
-        yield from _pack_alike(columns, rows[start : start + PACKED], packer)
+    copies = deque(_copied(columns, rows[start : start + PACKED]) for start in range(0, len(rows), PACKED))
+    return _packed(columns, copies)
 
 
-def _pack_alike(columns: Columns, rows: np.ndarray, packer: msgpack.Packer) -> Iterator[tuple[str, bytes]]:
+def _copied(columns: Columns, rows: np.ndarray) -> _Copies:
     values, lengths = columns.interactions(rows)
     interactions = np.empty(len(values["item"]), INTERACTION)
     for name, column in values.items():
         interactions[name] = column
-    whole, ends = interactions.tobytes(), np.cumsum(lengths) * INTERACTION.itemsize
-    at = zip((ends - lengths * INTERACTION.itemsize).tolist(), ends.tolist(), strict=True)
-    in_set = columns.has_seen(rows).tolist()
-    seen = (columns.seen(r).tobytes() if some else b"" for r, some in zip(rows.tolist(), in_set, strict=True))
-    topics = columns.topics
-    for name, (start, end), offsets, beyond in zip(
-        columns.encoded(rows), at, columns.applied[rows].tolist(), seen, strict=True
-    ):
-        applied = {topic: offset for topic, offset in zip(topics, offsets, strict=True) if offset >= 0}
-        yield name.decode(), packer.pack((ROW_VERSION, applied, whole[start:end], beyond))
+    names, name_lengths = columns.joined(rows)
+    seen, seen_lengths = columns.seen_as_kept(rows)
+    return _Copies(
+        columns.applied[rows],
+        names,
+        np.cumsum(name_lengths),
+        interactions.tobytes(),
+        np.cumsum(lengths) * INTERACTION.itemsize,
+        seen,
+        np.cumsum(seen_lengths),
+    )
 
 
-def unpack(columns: Columns, partition: int, packed: Mapping[str, bytes]) -> None:
+def _packed(columns: Columns, copies: deque[_Copies]) -> Iterator[tuple[bytes, bytes]]:
+    packer = msgpack.Packer()
+    while copies:
+        some = copies.popleft()
+        name_at = interactions_at = seen_at = 0
+        for offsets, name_end, interactions_end, seen_end in zip(
+            some.applied.tolist(),
+            some.name_ends.tolist(),
+            some.interaction_ends.tolist(),
+            some.seen_ends.tolist(),
+            strict=True,
+        ):
+            applied = {topic: offset for topic, offset in zip(columns.topics, offsets, strict=True) if offset >= 0}
+            seen = columns.seen_set(some.seen[seen_at:seen_end]).tobytes() if seen_end > seen_at else b""
+            row = packer.pack((ROW_VERSION, applied, some.interactions[interactions_at:interactions_end], seen))
+            yield some.names[name_at:name_end], row
+            name_at, interactions_at, seen_at = name_end, interactions_end, seen_end
+
+
+def unpack(columns: Columns, partition: int, packed: Mapping[bytes, bytes]) -> None:
     """Replace the rows of users by packed ones.
 
     Raises:
@@ -70,7 +105,7 @@ def unpack(columns: Columns, partition: int, packed: Mapping[str, bytes]) -> Non
     lengths = np.fromiter(map(len, interactions), np.int64) // INTERACTION.itemsize
     if lengths.max() > columns.history:
         raise ValueError(f"a window row of {lengths.max()} interactions; state.history is {columns.history}")
-    rows = columns.rows(partition, list(packed))
+    rows = columns.rows(partition, [user.decode() for user in packed])
     joined = np.frombuffer(b"".join(interactions), INTERACTION)
     columns.put(rows, lengths, {name: joined[name] for name in INTERACTION.names or ()})
     for number, topic in enumerate(columns.topics):
@@ -97,5 +132,5 @@ def digest(columns: Columns) -> str:
     for start in range(0, len(everyone), PACKED):
         part = np.array([row for _, row in everyone[start : start + PACKED]], np.int64)
         for user, packed in sorted(pack(columns, part)):
-            total.update(user.encode() + b"\0" + packed)
+            total.update(user + b"\0" + packed)
     return total.hexdigest()

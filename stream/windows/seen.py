@@ -59,7 +59,19 @@ class SeenSets:
         if number < 0:
             return np.zeros(0, np.uint32)
         start = self._sets.start(number)
-        return np.unique(self._sets.data["item"][start : start + self._count.item(number)])[: self.cap]
+        return self.sorted_out(self._sets.data["item"][start : start + self._count.item(number)])
+
+    def sorted_out(self, kept: np.ndarray) -> np.ndarray:
+        """The set that u32[m], additions in the order they came, stand for."""
+        return np.unique(kept)[: self.cap]
+
+    def as_kept(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u32[m]: what is kept of the sets of rows i64[n], one after the other, and the lengths i64[n] of the parts."""
+        lengths = np.zeros(len(rows), np.int64)
+        having = np.flatnonzero(self.having(rows))
+        sets = self._of[rows[having]]
+        lengths[having] = self._count[sets]
+        return self._sets.data["item"][spans(self._sets.starts(sets), lengths[having])], lengths
 
     def put(self, row: int, hashes: np.ndarray) -> None:
         """Replace the set of a row by u32[s], distinct; it then has room for at least one more."""

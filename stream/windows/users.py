@@ -119,10 +119,14 @@ class Users:
 
     def all_encoded(self, rows: np.ndarray) -> list[bytes]:
         """The names of rows i64[n] as UTF-8."""
-        lengths = self._length[rows].astype(np.int64)
-        joined = self._names.data["byte"][spans(self._names.starts(rows), lengths)].tobytes()
+        joined, lengths = self.joined(rows)
         ends = np.cumsum(lengths)
         return [joined[a:b] for a, b in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
+
+    def joined(self, rows: np.ndarray) -> tuple[bytes, np.ndarray]:
+        """The names of rows i64[n] as UTF-8, one after the other, and their lengths i64[n]."""
+        lengths = self._length[rows].astype(np.int64)
+        return self._names.data["byte"][spans(self._names.starts(rows), lengths)].tobytes(), lengths
 
     @property
     def nbytes(self) -> int:

@@ -69,4 +69,4 @@ def rows_of(inputs: list[str], partition: int, users: list[str], seed: int) -> l
     }
     columns.put(rows, np.full(n, INTERACTIONS), values)
     columns.applied[rows] = 10_000_000 + rng.integers(0, 1_000_000, (n, len(inputs)))
-    return [Out(user.encode(), row) for user, row in pack(columns, rows)]
+    return [Out(user, row) for user, row in pack(columns, rows)]

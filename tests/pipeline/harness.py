@@ -236,7 +236,7 @@ class Deployment:
         columns = Columns(list(s.input.topics.values()), s.state.history, s.state.seen_cap)
         for record in self.records(s.topics.windows(s.state.name)):
             if record.value is not None:
-                unpack(columns, record.partition, {record.key.decode(): record.value})
+                unpack(columns, record.partition, {record.key: record.value})
             elif (row := columns.row(record.partition, record.key.decode())) is not None:
                 columns.drop(np.array([row]))
         return columns

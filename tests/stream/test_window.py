@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from model.online import PAIR_STEPS
 from stream.events import Events
 from stream.windows import window
 from stream.windows.columns import Columns
-from stream.windows.packing import digest, pack, unpack
+from stream.windows.packing import PACKED, digest, pack, unpack
 
 TOPICS = ("view", "click")
 
@@ -139,6 +140,29 @@ def test_rows_survive_packing() -> None:
     for one in (columns, restored):
         window.apply(one, 0, 0, events(more, 4000))
     assert digest(restored) == digest(columns)
+
+
+def test_what_is_packed_is_what_was_there_at_the_call() -> None:
+    """A flush packs while events go on: what they change belongs to the next one."""
+    columns = apply_in_batches(random_rows(4, 4000, users=5), 300)
+    before = digest(columns)
+    packed = pack(columns, columns.of(0))
+    window.apply(columns, 0, 0, events([*random_rows(9, 500, users=5), ("new", 1, 1, 1)], 4000))
+    columns.drop(columns.of(0)[:1])
+    restored = Columns(TOPICS)
+    unpack(restored, 0, dict(packed))
+    assert digest(restored) == before
+
+
+def test_packed_rows_are_never_all_objects() -> None:
+    """Hundreds of thousands of small ones, alive together, would keep hold of memory long after they are gone."""
+    columns, n = Columns(TOPICS), 20 * PACKED
+    window.apply(columns, 0, 0, events([(f"u{i}", 1, 1, 5) for i in range(n)]))
+    before, most = sys.getallocatedblocks(), 0
+    for number, _ in enumerate(pack(columns, columns.of(0))):
+        if number % 1000 == 0:
+            most = max(most, sys.getallocatedblocks() - before)
+    assert most < n / 2
 
 
 def test_the_seen_set_is_capped_without_regard_to_order() -> None:
