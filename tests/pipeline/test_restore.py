@@ -7,6 +7,8 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stream.kafka.clients import admin
+from stream.messages import InteractionReason
+from stream.replay import partition_of
 from tests.pipeline.harness import Deployment, Sent, check_windows, run, some_events, until
 from tests.pipeline.topics_io import PARTITIONS
 
@@ -38,6 +40,35 @@ def test_users_idle_for_long_leave_and_count_once_when_events_are_read_again(dep
     deployment.settled()
     check_windows(deployment, new + back)
     assert third.stop() == 0
+
+
+def test_beyond_a_cap_those_idle_longest_leave_and_an_old_interaction_is_of_no_window(deployment: Deployment) -> None:
+    """Both by event time, and after a restart as before."""
+    cap = 10
+    limits = {"EDDYLINE_STATE__MAX_USERS": str(cap), "EDDYLINE_STATE__WINDOW_TTL_MS": str(DAY // 24)}
+    events = [Sent(f"u{n}", "i1", "click", START + 1000 * n) for n in range(200)]
+    events.append(Sent("u199", "i7", "click", START + DAY))
+    kept = {user for p in range(PARTITIONS) for user in members(events, p)[-cap:]}
+    worker = deployment.worker(**limits).ready()
+    deployment.send(events)
+    deployment.settled()
+    until(lambda: worker.status()["users"] == len(kept), 60, "all beyond the cap have left")
+    assert worker.status()["users_left"] == {"idle": 0, "beyond_cap": 200 - len(kept)}
+    (newest,) = (one for one in deployment.lists() if one.user == "u199" and one.source.ts == START + DAY)
+    reasons = [reason for item in newest.items for reason in item.reasons]
+    assert {reason.item for reason in reasons if isinstance(reason, InteractionReason)} == {"i7"}
+    worker.kill()
+    deployment.settled()
+    check_windows(deployment, [event for event in events if event.user in kept])
+    worker = deployment.worker(**limits).ready()
+    assert worker.status()["users"] == len(kept)
+    assert worker.stop() == 0
+
+
+def members(events: list[Sent], partition: int) -> list[str]:
+    """The users of a partition, those idle longest first."""
+    last = {event.user: event.ts for event in events if partition_of(event.user, PARTITIONS) == partition}
+    return sorted(last, key=last.__getitem__)
 
 
 def test_changelogs_that_are_emptied_or_were_never_written_are_restored(deployment: Deployment) -> None:

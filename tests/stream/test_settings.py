@@ -70,6 +70,26 @@ def test_values_from_the_environment_become_what_the_setting_is(file: Path) -> N
     assert settings.recommend.profile.refresh_events == 3 and settings.state.commit_interval_s == 0.5
 
 
+def test_when_to_speak_and_when_a_worker_is_ill_are_set_in_the_file_and_in_the_environment(file: Path) -> None:
+    text = '[emit]\non = ["click", "purchase"]\nmax_lag = 1000\n[health]\nstalled_after_s = 30\n'
+    settings = loaded(
+        file, text, EDDYLINE_EMIT__MIN_INTERVAL_MS="2000", EDDYLINE_EMIT__REASONS="false",
+        EDDYLINE_EMIT__ONLY_IF_CHANGED="true", EDDYLINE_HEALTH__STALLED_IS_FATAL="1",
+    )  # fmt: skip
+    emit, health = settings.emit, settings.health
+    assert [emit.speaks_on(action) for action in ("click", "buy", "view")] == [True, True, False]
+    assert (emit.min_interval_ms, emit.max_lag, emit.reasons, emit.only_if_changed) == (2000, 1000, False, True)
+    assert (health.stalled_after_s, health.stalled_is_fatal) == (30.0, True)
+    emit = loaded(file, text, EDDYLINE_EMIT__ON="view, share").emit
+    assert [emit.speaks_on(action) for action in ("click", "view", "share")] == [False, True, True]
+
+
+def test_without_settings_everything_is_answered_at_once_and_a_stall_is_told_only(file: Path) -> None:
+    emit, health = loaded(file).emit, loaded(file).health
+    assert emit.speaks_on("remove_from_cart") and not emit.min_interval_ms and emit.max_lag is None
+    assert emit.reasons and not emit.only_if_changed and not health.stalled_is_fatal
+
+
 def test_other_variables_are_left_alone(file: Path) -> None:
     loaded(file, EDDYLINE_SCREENSHOTS="/tmp", EDDYLINE_DATA="/tmp", EDDYLINE_CHROMIUM="chrome", PATH="/bin")
 
@@ -81,6 +101,8 @@ def test_other_variables_are_left_alone(file: Path) -> None:
         ("[kafak]\n", "'kafak'", "'kafka'"),
         ("[recommend.profile]\nrefresh_event = 3\n", "'recommend.profile.refresh_event'", "profile.refresh_events'"),
         ("[input]\ntopic = {}\n", "'input.topic'", "'input.topics'"),
+        ("[emit]\nmin_interval = 2\n", "'emit.min_interval'", "'emit.min_interval_ms'"),
+        ("[health]\nstalled_fatal = true\n", "'health.stalled_fatal'", "'health.stalled_is_fatal'"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(file: Path, text: str, name: str, meant: str) -> None:
@@ -112,6 +134,15 @@ def test_unknown_variables_and_flags_are_refused_too(file: Path) -> None:
         ("[input.topics]\nclick = 't'\nview = 't'\n", "'input.topics'"),
         ("kafka = 'a:1'\n", "'kafka'"),
         ("[recommend]\ndevice = 'tpu'\n", "'recommend.device'"),
+        ("[emit]\non = []\n", "'emit.on'"),
+        ("[emit]\non = ['stare']\n", "'emit.on'"),
+        ("[emit]\nmin_interval_ms = -1\n", "'emit.min_interval_ms'"),
+        ("[emit]\nmax_lag = 0\n", "'emit.max_lag'"),
+        ("[emit]\nreasons = 'some'\n", "'emit.reasons'"),
+        ("[health]\nstalled_after_s = 0\n", "'health.stalled_after_s'"),
+        ("[health]\nstalled_is_fatal = 'often'\n", "'health.stalled_is_fatal'"),
+        ("[state]\nmax_users = 0\n", "'state.max_users'"),
+        ("[state]\nwindow_ttl_ms = 0\n", "'state.window_ttl_ms'"),
         ("[kafka]\nbootstrap_servers = 'localhost'\n", "'kafka.bootstrap_servers'"),
         ("[kafka]\nbootstrap_servers = 'a:1,b:x'\n", "'kafka.bootstrap_servers'"),
     ],
