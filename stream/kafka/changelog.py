@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidProducerEpoch, OutOfOrderSequenceNumber, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from stream.kafka.batches import Record, send
-from stream.kafka.clients import KafkaConfig
+from stream.kafka.clients import KafkaConfig, gave_up, stop
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, OutOfOrderSequenceNumber)
 
@@ -36,7 +36,11 @@ class Changelog:
         self._producers: dict[int, AIOKafkaProducer] = {}
 
     async def own(self, partitions: Iterable[int]) -> None:
-        """Claim partitions, fencing off whoever had them: to be done before they are restored."""
+        """Claim partitions, fencing off whoever had them: to be done before they are restored.
+
+        Raises:
+            BrokerError: the broker does not answer, or refuses it.
+        """
         claimed = [p for p in partitions if p not in self._producers]
         started = await asyncio.gather(*(self._claim(p) for p in claimed))
         self._producers.update(zip(claimed, started, strict=True))
@@ -54,6 +58,7 @@ class Changelog:
 
         Raises:
             Fenced: another worker has claimed the partition, or it was let go.
+            BrokerError: the broker went away in the middle of it, or refused it; which records are there is not known.
         """
         producer = self._producers.get(partition)
         if producer is None:
@@ -66,10 +71,16 @@ class Changelog:
                 await asyncio.gather(*sent)
         except _FENCED as error:
             raise Fenced(f"partition {partition} has a new owner") from error
+        except KafkaError as error:
+            raise gave_up(f"writing partition {partition} of {', '.join(records)}", error) from error
 
     async def _claim(self, partition: int) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             **self._kafka.producer(), transactional_id=f"{self._state}-{partition}", transaction_timeout_ms=60_000
         )
-        await producer.start()
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await stop(producer)
+            raise gave_up(f"claiming partition {partition} of state {self._state}", error) from error
         return producer

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.helpers import create_ssl_context
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator, model_validator
 
-from stream.errors import BrokerUnavailable, ConfigError
+from stream.errors import BrokerError, BrokerUnavailable, ConfigError
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Largest record that topics and clients of eddyline take: dead letters carry what others could not read."""
@@ -138,6 +138,16 @@ def unavailable(config: KafkaConfig, error: BaseException) -> BrokerUnavailable:
         f"no Kafka broker answers at {config.bootstrap_servers} ({error})",
         "start one (`eddyline broker start` runs a local one), or set kafka.bootstrap_servers in eddyline.toml "
         "or EDDYLINE_KAFKA__BOOTSTRAP_SERVERS",
+    )
+
+
+def gave_up(doing: str, error: KafkaError) -> BrokerError:
+    """The one error for what a running worker cannot go on from, where its own client names no more than a cause."""
+    cause = f"{error!r}" if error.__cause__ is None else f"{error!r} from {error.__cause__!r}"
+    return BrokerError(
+        f"the broker went away or refused while {doing}: {cause}",
+        "start the worker again when the broker is well: it goes on from what was committed, and nothing is lost; "
+        "if it ends like this again, the broker's log says why",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.manager import TableManager
@@ -29,7 +29,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.errors import StateError
-from stream.kafka.clients import KafkaConfig, stop
+from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
 from stream.kafka.tables import SERVICES, Put, Restoring, restored
@@ -114,7 +114,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             return False
         except Exception as error:
             self.log.exception("committing failed")
-            await self.crash(error)
+            await self.crash(gave_up("committing", error) if isinstance(error, KafkaError) else error)
             return False
         now = monotonic()
         self.tp_last_committed_at.update(dict.fromkeys(offsets, now))

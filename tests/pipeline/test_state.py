@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
+from stream.errors import BrokerError
 from stream.kafka.changelog import Changelog
+from tests.pipeline import topics_io
 from tests.pipeline.harness import (
     Deployment,
     Sent,
@@ -255,6 +258,25 @@ def test_a_flush_that_fails_stops_the_process_and_commits_nothing_more(deploymen
         deployment.send(events[start : start + 500])
         time.sleep(0.4)
     assert broken.process.wait(60) != 0
+    deployment.worker().ready()
+    deployment.settled()
+    check_state(deployment, events)
+
+
+def test_a_broker_that_fails_a_transaction_ends_the_worker_which_says_what_to_do(deployment: Deployment) -> None:
+    """A limit that no row fits stands for all that may befall a broker in the middle of a transaction."""
+    s, events = deployment.settings, some_events(600, users=40)
+    windows = s.topics.windows(s.state.name)
+    worker = deployment.worker().ready()
+    deployment.send(events[:300])
+    deployment.settled()
+    run(topics_io.configure(s, windows, {"cleanup.policy": "compact", "max.message.bytes": "100"}))
+    deployment.send(events[300:])
+    assert worker.process.wait(60) == BrokerError.exit_code
+    _, told = worker.log.read_text().split("stopped by a failure: ")
+    assert re.match(rf"the broker .* while writing partition \d of {re.escape(windows)}, .*: MessageSizeTooLarge", told)
+    assert "-> start the worker again" in told
+    run(topics_io.configure(s, windows, {"cleanup.policy": "compact"}))
     deployment.worker().ready()
     deployment.settled()
     check_state(deployment, events)

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stream.kafka import topics
 from stream.kafka.batches import Out, send
+from stream.kafka.clients import admin
 from stream.replay import partition_of
 from stream.settings import Settings
 
@@ -97,3 +99,9 @@ async def ends(settings: Settings, names: Iterable[str]) -> dict[TopicPartition,
         return await consumer.end_offsets(await topics.topic_partitions(settings.kafka, names))
     finally:
         await consumer.stop()
+
+
+async def configure(settings: Settings, topic: str, config: dict[str, str]) -> None:
+    """Give a topic this configuration and no other."""
+    async with admin(settings.kafka) as client:
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, config)])
