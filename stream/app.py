@@ -31,6 +31,7 @@ from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
 from stream.lists.desk import Desk
 from stream.lists.handover import Handover
 from stream.lists.interests import Source
+from stream.lists.recommend import Recommender
 from stream.outlet import Outlet
 from stream.process.health import Health
 from stream.process.monitor import Monitor
@@ -53,53 +54,67 @@ class Pipeline:
     """
 
     def __init__(self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None) -> None:
-        kafka, topics = settings.kafka, settings.topics
+        topics, name = settings.topics, settings.state.name
         self.settings = settings
         self.partitions = partitions
         self.monitor = Monitor()
         self.trends = Trends(settings.trends)
-        self.producer = AIOKafkaProducer(**kafka.producer())
-        self.health = Health(settings.health, kafka, self._expected)
-        self._followers: dict[str, Follower] = {}
-        self.intake: Intake | None = None
-        self.outlet: Outlet | None = None
-        handed_over = topics.interests(settings.state.name)
-        if settings.role == "recommend":
-            self._inputs = [handed_over]
-            desk = Desk(settings.state.settle_timeout_s, self.monitor, lambda: self._wake())
-            self.keeper: State | Desk = desk
-            self.source: Source = desk
-            agent = desk.agent
+        self.producer = AIOKafkaProducer(**settings.kafka.producer())
+        self.health = Health(settings.health, settings.kafka, self._expected)
+        self._trends_topic = topics.trends(name)
+        self._followers = {self._trends_topic: Follower(settings.kafka, self._on_trends)}
+
+        self.intake = None if settings.role == "recommend" else self._intake(silent_until)
+        if self.intake is not None:
+            self.keeper: State | Desk = self.intake.state
+            self.source: Source = self.intake.rows
+            self._inputs, agent = list(settings.input.topics.values()), self.intake.ingest.agent
         else:
-            self._inputs = list(settings.input.topics.values())
-            self.intake = Intake(
-                settings,
-                self.trends,
-                self.monitor,
-                lambda tp, applied: self._consumer.behind(tp, applied),
-                lambda: self.restored,
-                lambda: self._wake(),
-                silent_until,
-            )
-            self.keeper, self.source, agent = self.intake.state, self.intake.rows, self.intake.ingest.agent
-            self._followers[topics.control] = Follower(kafka, self.intake.on_control)
-        if settings.role == "ingest":
-            self.handover = Handover(self.source, self.producer, handed_over, self.monitor)
-            self._wake = self.handover.wake
-        else:
-            self.outlet = Outlet(settings, self.source, self.trends, self.producer, self.monitor)
-            self._wake = self.outlet.recommender.wake
-            self._followers[topics.catalog] = Follower(kafka, self.outlet.serving.on_catalog)
-            self._followers[topics.release] = Follower(kafka, self.outlet.serving.on_release)
-        self._trends_topic = topics.trends(settings.state.name)
-        self._followers[self._trends_topic] = Follower(kafka, self._on_trends)
+            self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
+            self._inputs, agent = [topics.interests(name)], desk.agent
+        self.outlet = None if settings.role == "ingest" else self._outlet()
+        self._answering: Recommender | Handover = (
+            self.outlet.recommender
+            if self.outlet is not None
+            else Handover(self.source, self.producer, topics.interests(name), self.monitor)
+        )
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
+        self._tie()
+        self._tasks: list[asyncio.Task] = []
+        self._failure: EddylineError | None = None
+
+    def _intake(self, silent_until: dict[TP, int] | None) -> Intake:
+        """From events to the users who wait."""
+        intake = Intake(
+            self.settings,
+            self.trends,
+            self.monitor,
+            lambda tp, applied: self._consumer.behind(tp, applied),
+            lambda: self.restored,
+            self._wake,
+            silent_until,
+        )
+        self._followers[self.settings.topics.control] = Follower(self.settings.kafka, intake.on_control)
+        return intake
+
+    def _outlet(self) -> Outlet:
+        """From the users who wait to lists."""
+        kafka, topics = self.settings.kafka, self.settings.topics
+        outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor)
+        self._followers[topics.catalog] = Follower(kafka, outlet.serving.on_catalog)
+        self._followers[topics.release] = Follower(kafka, outlet.serving.on_release)
+        return outlet
+
+    def _tie(self) -> None:
+        """What one part is told of another."""
+        self.keeper.on_owned = self._on_owned
         if self.intake is not None:
             self.intake.state.bind(self.app)
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
-        self.keeper.on_owned = self._on_owned
-        self._tasks: list[asyncio.Task] = []
-        self._failure: EddylineError | None = None
+
+    def _wake(self) -> None:
+        """Someone waits."""
+        self._answering.wake()
 
     async def start(self) -> None:
         """Start everything that runs beside Faust. The app itself is started by the worker."""
@@ -109,15 +124,13 @@ class Pipeline:
         if self.intake is None:
             self._on_owned(set())  # all trends are others'
         tasks: list[Coroutine[Any, Any, None]] = [follower.run() for follower in self._followers.values()]
-        tasks += [self.health.run(), self._stay_a_member()]
+        tasks += [self.health.run(), self._stay_a_member(), self._answering.run()]
         if self.intake is not None:
             await self.intake.start()
             tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
         if self.outlet is not None:
             topics = self.settings.topics
             tasks += self.outlet.tasks([self._followers[t].caught_up for t in (topics.catalog, topics.release)])
-        else:
-            tasks.append(self.handover.run())
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))
 

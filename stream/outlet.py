@@ -54,11 +54,10 @@ class Outlet:
         )
 
     def tasks(self, caught_up: Sequence[asyncio.Event]) -> list[Coroutine[Any, Any, None]]:
-        """What runs for ever; lists are made once catalogue and release have been read (`caught_up`)."""
+        """What runs for ever beside the recommender, which begins once catalogue and release are read (`caught_up`)."""
         return [
             self.serving.run(lambda: all(event.is_set() for event in caught_up)),
             self.serving.refresh_trends(),
-            self.recommender.run(),
             self.recommender.refresh_profiles(),
         ]
 
