@@ -111,6 +111,8 @@ class Pipeline:
         if self.intake is not None:
             self.intake.state.bind(self.app)
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
+            if self.outlet is not None:
+                self.intake.state.on_left = self.outlet.on_left
 
     def _wake(self) -> None:
         """Someone waits."""

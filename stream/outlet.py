@@ -67,9 +67,17 @@ class Outlet:
             self.recommender.changes.forget()
         self.recommender.profiles.forget(others)
 
+    def on_left(self, partition: int, users: Sequence[str]) -> None:
+        """Users have left the window table."""
+        self.recommender.profiles.left(partition, users)
+
     def status(self) -> dict[str, Any]:
         served = self.serving.current if self.serving.ready.is_set() else None
-        return {"items": len(served.catalog) if served else 0, "model": served.name if served else None}
+        return {
+            "items": len(served.catalog) if served else 0,
+            "model": served.name if served else None,
+            "profiles_kept": len(self.recommender.profiles),
+        }
 
     def stop(self) -> None:
         self.serving.close()

@@ -89,6 +89,7 @@ class State(Settling):
         self._writing = asyncio.Lock()  # a flush that outlived a claim would give up what has just been claimed
         self.on_owned: Callable[[set[int]], None] = lambda owned: None
         self.on_fenced: Callable[[], None] = lambda: None
+        self.on_left: Callable[[int, list[str]], None] = lambda partition, users: None
         self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
         self._changelog = changelog
         self._windows_topic = windows_topic
@@ -193,6 +194,8 @@ class State(Settling):
         rows = self.leaving.pick(self.columns, partition, np.array(committed, np.int64))
         names = self.columns.encoded(rows)
         self.columns.drop(rows)
+        if names:
+            self.on_left(partition, [name.decode() for name in names])
         return names
 
     def _give_up(self, partitions: set[int]) -> None:

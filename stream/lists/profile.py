@@ -43,6 +43,10 @@ class Profiles:
         self.config = config
         self._kept: OrderedDict[Key, Profile] = OrderedDict()
         self._due: OrderedDict[Key, None] = OrderedDict()
+        self._left: set[Key] = set()  # since due ones were taken last: some of these may be under way
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def get(self, key: Key, interactions: int, newest_ms: int) -> Profile | None:
         """The profile as it is; marks it due where it has aged or is not there."""
@@ -54,6 +58,8 @@ class Profiles:
         return profile
 
     def put(self, key: Key, profile: Profile) -> None:
+        if key in self._left:
+            return
         self._kept[key] = profile
         self._kept.move_to_end(key)
         if len(self._kept) > self.config.keep:
@@ -61,6 +67,7 @@ class Profiles:
 
     def take_due(self) -> list[Key]:
         """Users to refresh next, longest due first."""
+        self._left.clear()
         return [self._due.popitem(last=False)[0] for _ in range(min(len(self._due), self.config.batch))]
 
     @property
@@ -72,6 +79,14 @@ class Profiles:
         for kept in (self._kept, self._due):
             for key in [key for key in kept if key[0] in gone]:
                 del kept[key]
+
+    def left(self, partition: int, users: Iterable[str]) -> None:
+        """These users are no longer known: their windows are gone."""
+        keys = [(partition, user) for user in users]
+        for key in keys:
+            self._kept.pop(key, None)
+            self._due.pop(key, None)
+        self._left.update(keys)
 
     def clear(self) -> None:
         """The encoder has changed: every profile is to be made anew."""

@@ -54,6 +54,7 @@ def test_beyond_a_cap_those_idle_longest_leave_and_an_old_interaction_is_of_no_w
     deployment.settled()
     until(lambda: worker.status()["users"] == len(kept), 60, "all beyond the cap have left")
     assert worker.status()["users_left"] == {"idle": 0, "beyond_cap": 200 - len(kept)}
+    until(lambda: 0 < worker.status()["profiles_kept"] <= len(kept), 60, "their profiles went with them")
     (newest,) = (one for one in deployment.lists() if one.user == "u199" and one.source.ts == START + DAY)
     reasons = [reason for item in newest.items for reason in item.reasons]
     assert {reason.item for reason in reasons if isinstance(reason, InteractionReason)} == {"i7"}

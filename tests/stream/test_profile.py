@@ -81,6 +81,21 @@ def test_a_partition_that_left_takes_its_profiles_with_it() -> None:
     assert profiles.get((1, "a"), 10, 0) is not None
 
 
+def test_a_user_who_left_takes_the_profile_along_and_one_under_way_too() -> None:
+    profiles = Profiles(CONFIG)
+    for partition in (0, 1):
+        profiles.put((partition, "a"), profile())
+        profiles.get((partition, "b"), 1, 0)
+    assert profiles.take_due() == [(0, "b"), (1, "b")]
+    profiles.left(0, ["a", "b", "c"])
+    profiles.put((0, "b"), profile())
+    profiles.put((1, "b"), profile())
+    assert [profiles.get((p, user), 10, 0) is not None for p in (0, 1) for user in "ab"] == [False, False, True, True]
+    assert len(profiles) == 2 and profiles.take_due() == [(0, "a"), (0, "b")]
+    profiles.put((0, "b"), profile())  # who came back
+    assert len(profiles) == 3
+
+
 def test_another_encoder_makes_every_profile_due() -> None:
     profiles = Profiles(CONFIG)
     profiles.put((0, "a"), profile())
