@@ -13,14 +13,14 @@ from __future__ import annotations
 import struct
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeVar
 
 import msgpack
 import msgspec
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
 
 from model.history import item_hash
 from stream import messages
@@ -28,48 +28,13 @@ from stream.settings import Settings
 from stream.trends import Trends
 from tests.chaos.admin import REQUEST_S, Place, client, ends, results
 from tests.chaos.events import ITEMS
+from tests.chaos.findings import Findings, Waits
+from tests.chaos.reader import Away, Reader
 from tests.chaos.reference import Reference
 
 T = TypeVar("T")
 GHOST = "ghost"
 """Users of whom only tombstones are written, to be compacted away."""
-
-
-class Away(Exception):
-    """The broker did not answer: nothing was found out."""
-
-
-@dataclass
-class Findings:
-    """What is wrong, counted by kind, with the first of each in words."""
-
-    lost: int = 0
-    applied_twice: int = 0
-    rows_different: int = 0
-    users_unanswered: int = 0
-    ids_wrong: int = 0
-    letters_wrong: int = 0
-    offsets_wrong: int = 0
-    told: list[str] = field(default_factory=list)
-
-    KINDS = (
-        "lost",
-        "applied_twice",
-        "rows_different",
-        "users_unanswered",
-        "ids_wrong",
-        "letters_wrong",
-        "offsets_wrong",
-    )
-
-    def add(self, kind: str, words: str, n: int = 1) -> None:
-        before = getattr(self, kind)
-        setattr(self, kind, before + n)
-        if before < 5:
-            self.told.append(f"{kind}: {words}")
-
-    def __bool__(self) -> bool:
-        return any(getattr(self, kind) for kind in self.KINDS)
 
 
 @dataclass(slots=True)
@@ -80,57 +45,6 @@ class _Read:
     user: str
     stamp: int
     good: bool
-
-
-class _Reader:
-    """A consumer of whole topics that knows how far it has read."""
-
-    def __init__(self, address: str, places: Iterable[Place]) -> None:
-        self.places = list(places)
-        self._at = dict.fromkeys(self.places, 0)
-        self._address = address
-        self._consumer = self._opened()
-
-    def _opened(self) -> Consumer:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._address,
-                "group.id": "chaos-observer",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "reconnect.backoff.max.ms": 500,
-                "fetch.wait.max.ms": 50,
-                "log_level": 0,
-            }
-        )
-        consumer.assign([TopicPartition(*place, at) for place, at in self._at.items()])
-        return consumer
-
-    def again(self) -> None:
-        """A new client, which goes on where this one was: one that lost its broker may not find back."""
-        self._consumer.close()
-        self._consumer = self._opened()
-
-    def read(self, ends: dict[Place, int], timeout: float) -> Iterator[Message]:
-        """What is new up to `ends`. Raises `Away` where that takes too long."""
-        deadline = time.monotonic() + timeout
-        while any(self._at[place] < ends[place] for place in self.places):
-            if time.monotonic() > deadline:
-                behind = {place: (at, ends[place]) for place, at in self._at.items() if at < ends[place]}
-                raise Away(f"read only to {behind}")
-            for message in self._consumer.consume(2000, 0.1):
-                error, place = message.error(), (message.topic() or "", message.partition() or 0)
-                offset = message.offset() or 0
-                if error is None:
-                    self._at[place] = offset + 1
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._at[place] = max(offset, self._at[place])
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 class Observer:
@@ -146,8 +60,8 @@ class Observer:
         address = s.kafka.bootstrap_servers
         self._admin = client(self._settings.kafka.bootstrap_servers)
         self.away = ""
-        self._in = _Reader(address, self._inputs)
-        self._out = _Reader(address, [(topic, p) for topic in written for p in range(s.topics.partitions)])
+        self._in = Reader(address, self._inputs)
+        self._out = Reader(address, [(topic, p) for topic in written for p in range(s.topics.partitions)])
         self._mixed = {item_hash(f"m{n}") for n in range(ITEMS)}
         self.reference = Reference()
         # What the outputs say
@@ -289,9 +203,7 @@ class Observer:
             if read or found or not left or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        for kind in Findings.KINDS:
-            setattr(found, kind, getattr(found, kind) + getattr(read, kind))
-        found.told += read.told
+        found.take(read)
         for read_, place, what in left:
             words = f"{place} offset {read_.offset} of {read_.user} is committed to {committed[place]}, but not {what}"
             found.add("offsets_wrong" if what == "durable" else "users_unanswered", words)
@@ -381,7 +293,7 @@ class Observer:
         """Every row that was ever verified, read anew from the beginning of its changelog."""
         found, last = Findings(), dict[str, bytes]()
         places = [(self._windows, p) for p in range(self._settings.topics.partitions)]
-        reader = _Reader(self._settings.kafka.bootstrap_servers, places)
+        reader = Reader(self._settings.kafka.bootstrap_servers, places)
         try:
             for message in reader.read(ends(self._admin, places, committed=True), 120.0):
                 user, value = (message.key() or b"").decode(), message.value()
@@ -419,26 +331,6 @@ class Observer:
     def close(self) -> None:
         self._in.close()
         self._out.close()
-
-
-class Waits:
-    """How long users went unanswered, seconds: in steps of a tenth, so that any number of them takes no room."""
-
-    def __init__(self) -> None:
-        self._steps: Counter[int] = Counter()
-        self.longest = 0.0
-
-    def add(self, seconds: float) -> None:
-        self._steps[round(10 * seconds)] += 1
-        self.longest = max(self.longest, seconds)
-
-    def quantile(self, share: float) -> float:
-        left = share * self._steps.total()
-        for step in sorted(self._steps):
-            left -= self._steps[step]
-            if left <= 0:
-                return step / 10
-        return 0.0
 
 
 def _name(user: str, applied: dict[str, int], trigger: tuple[str, int, int]) -> str:

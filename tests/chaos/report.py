@@ -11,31 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-WRONG = (
-    "lost",
-    "applied_twice",
-    "rows_different",
-    "users_unanswered",
-    "ids_wrong",
-    "letters_wrong",
-    "offsets_wrong",
-    "not_settled",
-    "leaks",
-    "ended_badly",
-)
+from tests.chaos.findings import KINDS, Findings
 
 
 @dataclass
-class Result:
-    """Everything that is told of a run."""
+class Result(Findings):
+    """Everything that is told of a run, what is wrong first of all."""
 
     seed: int
     minutes: float = 0.0
     rounds: int = 0
     audits: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    told: list[str] = field(default_factory=list)
     events: int = 0
     dead_letters: int = 0
     lists: int = 0
@@ -88,7 +75,7 @@ class Result:
             "longest_unanswered_s": round(self.longest_unanswered_s, 1),
             "p50_unanswered_s": round(self.p50_unanswered_s, 1),
             "p99_unanswered_s": round(self.p99_unanswered_s, 1),
-            **{kind: self.wrong[kind] for kind in WRONG},
+            **{kind: self.wrong[kind] for kind in KINDS},
         }
 
     def rows(self) -> list[tuple[str, str]]:

@@ -15,8 +15,10 @@ from tests.chaos import compaction
 from tests.chaos.admin import client, configure
 from tests.chaos.arena import Arena
 from tests.chaos.events import Source
-from tests.chaos.observer import Away, Findings, Observer
+from tests.chaos.findings import Findings, Kind
+from tests.chaos.observer import Observer
 from tests.chaos.publisher import Publisher
+from tests.chaos.reader import Away
 from tests.chaos.report import Result
 from tests.chaos.schedule import Fault, round_of
 from tests.pipeline.topics_io import PARTITIONS
@@ -71,7 +73,7 @@ class Chaos:
                 break
             self._round(self.result.rounds)
         if not self.result.wrong:
-            self._take(self.observer.verify_all())
+            self.result.take(self.observer.verify_all())
         self._sum_up()
         if self.result.wrong:
             self._keep()
@@ -95,11 +97,12 @@ class Chaos:
         if self.result.wrong:
             return
         if len(self.arena.by_itself) > by_itself and not self.arena.broker_was_hit:
-            self._wrong("ended_badly", f"while the broker was well: {self.arena.by_itself[by_itself:]}")
+            self.result.add("ended_badly", f"while the broker was well: {self.arena.by_itself[by_itself:]}")
         self.arena.look_for_leaks()
-        for kind, words in (("leaks", self.arena.leaks), ("ended_badly", self.arena.refused)):
+        badly: dict[Kind, list[str]] = {"leaks": self.arena.leaks, "ended_badly": self.arena.refused}
+        for kind, words in badly.items():
             for one in words:
-                self._wrong(kind, one)
+                self.result.add(kind, one)
         self.result.rounds += 1
         happened = ", ".join(f"{n} {kind}" for kind, n in (self.arena.done - done).items())
         self._tell(
@@ -133,7 +136,7 @@ class Chaos:
         """Nothing is found out while the broker is away."""
         if self.arena.broker_is_well:
             try:
-                self._take(self.observer.audit())
+                self.result.take(self.observer.audit())
                 self.result.audits += 1
             except Away as reason:
                 self.arena.note(f"no audit: {reason}")
@@ -148,12 +151,12 @@ class Chaos:
             self.arena.tend()
             if time.monotonic() > deadline:
                 self.arena.tell_all()
-                self._wrong("not_settled", f"after {SETTLE_S:.0f} s {self.observer.behind()} were not committed")
+                self.result.add("not_settled", f"after {SETTLE_S:.0f} s {self.observer.behind()} were not committed")
                 self._tell(str([(h.number, h.worker.status()) for h in self.arena.hands]))
                 return
             time.sleep(0.2)
         self.arena.note("all is committed")
-        self._take(self._verified())
+        self.result.take(self._verified())
 
     def _verified(self) -> Findings:
         while True:
@@ -183,16 +186,6 @@ class Chaos:
         admin = client(self.arena.broker.address)
         for topic in (*inputs, topics.recommendations, topics.dead_letters):
             configure(admin, ResourceType.TOPIC, topic, segment_bytes=str(16 << 20))
-
-    def _take(self, found: Findings) -> None:
-        for kind in Findings.KINDS:
-            if n := getattr(found, kind):
-                self.result.wrong[kind] += n
-        self.result.told += found.told
-
-    def _wrong(self, kind: str, words: str) -> None:
-        self.result.wrong[kind] += 1
-        self.result.told.append(f"{kind}: {words}")
 
     def _sum_up(self) -> None:
         r, o = self.result, self.observer
