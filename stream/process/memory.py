@@ -7,6 +7,7 @@ keeps it for later, by hundreds of megabytes; here it is told to let go. What is
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable
 
 EVERY_S = 5.0
@@ -15,7 +16,10 @@ AFTER_BYTES = 64 << 20
 
 
 def give_back() -> None:
-    """Let go of what is free. Nothing happens where the allocator is not glibc's."""
+    """Let go of what is free: by Python, which keeps lists of free objects until it looks for cycles among all, and
+    by C's allocator where that is glibc's. Milliseconds, where most of what stays is frozen (`gc.freeze`).
+    """
+    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 from stream.process.memory import AFTER_BYTES, EVERY_S, Spent, give_back
+
+
+class Thing:
+    itself: Thing
 
 
 def test_memory_is_given_back_after_much_was_used_and_not_too_often() -> None:
@@ -27,5 +33,9 @@ def test_when_there_is_nothing_to_do_the_rest_is_given_back_once() -> None:
     assert not spent.add(0)
 
 
-def test_giving_back_works_or_does_nothing() -> None:
+def test_what_only_points_to_itself_is_given_back_too() -> None:
+    thing = Thing()
+    thing.itself, seen = thing, ref(thing)
+    del thing
     give_back()
+    assert seen() is None
