@@ -76,7 +76,6 @@ def main() -> None:
     """Run the rounds, and print medians."""
     args = arguments()
     binaries = peers.environment()
-    measured: dict[str, list[Measured]] = {name: [] for name in args.only}
     with common.place() as at:
         sizes = {"clicks": args.events}
         if any(name.startswith("faust") for name in args.only):
@@ -84,16 +83,12 @@ def main() -> None:
         with common.told(f"publishing {' and '.join(f'{n:,}' for n in sizes.values())} events"):
             for topic, n in sizes.items():
                 asyncio.run(fill(at.kafka, topic, n, max(1, args.users * n // args.events)))
-        for number in range(args.rounds):
-            for name in args.only:
-                topic = "few-clicks" if name.startswith("faust") else "clicks"
-                got = one(at, name, number, binaries, topic, sizes[topic], args.profile)
-                measured[name].append(got)
-                print(
-                    f"round {number + 1} {name}: {got.done:,} events, {got.cpu:.2f} CPU-s, {got.elapsed:.2f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+
+        def measure(name: str, number: int) -> Measured:
+            topic = "few-clicks" if name.startswith("faust") else "clicks"
+            return one(at, name, number, binaries, topic, sizes[topic], args.profile)
+
+        measured = common.rounds(args.rounds, args.only, measure, "events")
     summary(args, measured)
 
 
@@ -135,8 +130,7 @@ async def prepare(kafka: KafkaConfig, environ: Mapping[str, str], run: str) -> N
 
 def summary(args: argparse.Namespace, measured: Mapping[str, list[Measured]]) -> None:
     """The table and the line of JSON; ratios are medians of the rounds' own."""
-    rate = {name: common.median(m.rate for m in rounds) for name, rounds in measured.items()}
-    cpu = {name: common.median(m.cpu_rate for m in rounds) for name, rounds in measured.items()}
+    rate, cpu = common.rates(measured)
     ratios: dict[str, list[float]] = {}
     if "eddyline" in measured:
         for name, rounds in measured.items():
@@ -159,8 +153,7 @@ def summary(args: argparse.Namespace, measured: Mapping[str, list[Measured]]) ->
         rows,
         {
             "bench": "ingest",
-            **{name: round(value) for name, value in rate.items()},
-            **{f"cpu_{name}": round(value) for name, value in cpu.items()},
+            **common.as_keys(rate, cpu),
             "ratios": {name: round(common.median(values), 3) for name, values in ratios.items()},
             "ratios_min": {name: round(values[0], 3) for name, values in ratios.items()},
             "rounds": args.rounds,

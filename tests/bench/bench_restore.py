@@ -38,7 +38,6 @@ def main() -> None:
     args = parser.parse_args()
     binaries = peers.environment()
     sizes = {"eddyline": args.users, "faust": args.faust_users, "faust_orjson": args.faust_users}
-    measured: dict[str, list[Measured]] = {name: [] for name in args.only}
     with common.place() as at:
         environs = {
             name: common.bench_environ(at, name.replace("_", "-"), f"{name}.clicks", f"{name}.output")
@@ -47,15 +46,11 @@ def main() -> None:
         for name, environ in environs.items():
             with common.told(f"writing {sizes[name]:,} rows for {name}"):
                 asyncio.run(prepare(name, at.kafka, environ, sizes[name]))
-        for number in range(args.rounds):
-            for name, environ in environs.items():
-                got = one(at, name, number, binaries, environ, sizes[name], args.profile)
-                measured[name].append(got)
-                print(
-                    f"round {number + 1} {name}: {got.done:,} rows, {got.cpu:.2f} CPU-s, {got.elapsed:.2f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
+
+        def measure(name: str, number: int) -> Measured:
+            return one(at, name, number, binaries, environs[name], sizes[name], args.profile)
+
+        measured = common.rounds(args.rounds, args.only, measure, "rows")
     summary(measured, sizes)
 
 
@@ -98,12 +93,10 @@ def one(
 
 def summary(measured: Mapping[str, list[Measured]], sizes: Mapping[str, int]) -> None:
     """The table and the line of JSON."""
-    rate = {name: common.median(m.rate for m in rounds) for name, rounds in measured.items()}
-    cpu = {name: common.median(m.cpu_rate for m in rounds) for name, rounds in measured.items()}
+    rate, cpu = common.rates(measured)
     result = {
         "bench": "restore",
-        **{name: round(value) for name, value in rate.items()},
-        **{f"cpu_{name}": round(value) for name, value in cpu.items()},
+        **common.as_keys(rate, cpu),
         "rounds": len(next(iter(measured.values()))),
         "rows": {name: sizes[name] for name in measured},
     }

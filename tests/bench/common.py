@@ -289,6 +289,31 @@ async def marks(worker: Worker, path: Path, *names: str, timeout: float = 900.0)
         await asyncio.sleep(LOOK_S)
 
 
+def rounds(
+    number: int, systems: Sequence[str], one: Callable[[str, int], Measured], unit: str
+) -> dict[str, list[Measured]]:
+    """What `one` of each system and round measures; the rounds are interleaved."""
+    measured: dict[str, list[Measured]] = {name: [] for name in systems}
+    for n in range(number):
+        for name in systems:
+            got = one(name, n)
+            measured[name].append(got)
+            told = f"round {n + 1} {name}: {got.done:,} {unit}, {got.cpu:.2f} CPU-s, {got.elapsed:.2f} s"
+            print(told, file=sys.stderr, flush=True)
+    return measured
+
+
+def rates(measured: Mapping[str, Iterable[Measured]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians of each system's rounds: work a second, and work a CPU-second."""
+    rate = {name: median(m.rate for m in rounds) for name, rounds in measured.items()}
+    return rate, {name: median(m.cpu_rate for m in rounds) for name, rounds in measured.items()}
+
+
+def as_keys(rate: Mapping[str, float], cpu: Mapping[str, float]) -> dict[str, int]:
+    """`rates` as the line of JSON has them."""
+    return {**{name: round(r) for name, r in rate.items()}, **{f"cpu_{name}": round(r) for name, r in cpu.items()}}
+
+
 def median(values: Iterable[float]) -> float:
     return float(np.median(list(values)))
 

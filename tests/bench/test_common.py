@@ -83,6 +83,18 @@ def test_rates_are_of_what_was_done():
     assert (Measured(90, 3.0, 2.0).rate, Measured(90, 3.0, 2.0).cpu_rate) == (45.0, 30.0)
 
 
+def test_rounds_are_interleaved_and_a_figure_is_their_median():
+    order: list[tuple[str, int]] = []
+
+    def one(name: str, number: int) -> Measured:
+        order.append((name, number))
+        return Measured(10 * (1 + number), 1.0, 2.0)
+
+    rate, cpu = common.rates(common.rounds(3, ["a", "b"], one, "events"))
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert common.as_keys(rate, cpu) == {"a": 10, "b": 10, "cpu_a": 20, "cpu_b": 20}
+
+
 def test_the_second_of_zipfs_users_is_met_half_as_often_as_the_first():
     counts = np.bincount(common.zipf(200_000, 1000, 1), minlength=1000)
     assert counts[0] / counts[1] == pytest.approx(2, rel=0.05)
