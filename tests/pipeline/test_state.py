@@ -224,7 +224,7 @@ def test_late_and_repeated_events_and_topics_out_of_step_leave_the_window_a_set(
 
 def test_an_agent_that_raises_stops_the_process_and_skips_nothing(deployment: Deployment) -> None:
     raising = (
-        "from stream import window\n"
+        "from stream.windows import window\n"
         "real = window.apply\n"
         "def apply(columns, partition, topic, events, *more):\n"
         "    done = real(columns, partition, topic, events, *more)\n"
