@@ -16,8 +16,8 @@ AFTER_BYTES = 64 << 20
 
 
 def give_back() -> None:
-    """Let go of what is free: by Python, which keeps lists of free objects until it looks for cycles among all, and
-    by C's allocator where that is glibc's. Milliseconds, where most of what stays is frozen (`gc.freeze`).
+    """Let go of what is free. Python first looks for cycles, and empties its own lists of free objects; then C's
+    allocator lets go, where that is glibc's. Milliseconds, where most of what stays is frozen (`gc.freeze`).
     """
     gc.collect()
     try:
