@@ -86,6 +86,8 @@ class FaissIndex:
             scores, at = now.faiss.search(query, fetch, params=wide)
         else:
             scores, at = now.faiss.search(query, fetch)
+        if fetch == k and not excluded and (at >= 0).all():
+            return scores, now.ids[at]
         ids = np.where(at >= 0, now.ids[at], -1)  # a graph may find fewer
         for row, hidden in enumerate(excluded):
             ids[row, np.isin(ids[row], hidden)] = -1

@@ -52,7 +52,8 @@ class Blended:
     ) -> Fused:
         own = self.model.dim
         trained = self.model.encode(window, rows, items[:, :own], profiles)
-        text = self._text.read(window, rows, items[:, own:], profiles, trained.short[:, None])
+        weight = trained.short.cpu().numpy()[:, None]
+        text = self._text.read(window, rows, profiles, weight, items.device)
         return Fused(
             torch.cat([trained.vectors, self.weight * text.vectors], 1),
             trained.short,

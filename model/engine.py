@@ -8,6 +8,7 @@ the old one is dropped when nothing uses it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -70,6 +71,8 @@ class Engine:
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
         self._reasoner = Reasoner(catalog)
+        self._exactly = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
+        self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
     @property
     def name(self) -> str:
@@ -92,17 +95,21 @@ class Engine:
         too).
         """
         window, rows = self.window_rows(h)
-        with torch.inference_mode():
+        with self._exactly():
             return self.model.encode(window, rows, self._items, profiles)
 
     def window_rows(self, h: Histories) -> tuple[Histories, NDArray[np.int32]]:
         """The windows and their catalogue rows i32[B,K]; items outside the catalogue are closed up, so -1 is
         only on the left.
         """
+        recent = self._recent  # each step of a list asks for those of the same histories
+        if recent is not None and recent[0] is h:
+            return recent[1]
         window = h.window(self.model.window, self._ttl)
         rows = self.catalog.index_of(window.items)
         if ((rows[:, :-1] >= 0) & (rows[:, 1:] < 0)).any() or (rows[:, -1:] < 0).any():
             window, rows = _closed_up(window, rows)
+        self._recent = h, (window, rows)
         return window, rows
 
     def allowed(self, h: Histories) -> NDArray[np.bool_]:
@@ -172,9 +179,7 @@ class Engine:
             return []
         there = candidates >= 0
         at = np.maximum(candidates, 0)
-        with torch.inference_mode():
-            items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
-            neural = torch.einsum("bd,bmd->bm", fused.vectors, items_BMD).cpu().numpy()
+        neural, tastes = self._compared(fused, at)
         related = online.related_at(self.followers(h, online) if followers is None else followers, at)
         scores = combined(neural, related, online.popularity[at], self.mix)
         scores = np.where(there, scores, -np.inf)
@@ -185,33 +190,42 @@ class Engine:
             for b in range(len(h))
         ]
         if reasons:
-            self._explain(h, fused, ranked, items_BMD, there, online)
+            average = (tastes * there).sum(1) / np.maximum(there.sum(1), 1)
+            chosen = [tastes[b, best[b, : len(r.items)]] - average[b] for b, r in enumerate(ranked)]
+            self._explain(h, fused, ranked, chosen, online)
         return ranked
+
+    def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
+        f32[B,M] each. On a CPU by numpy: for few users torch's operations cost more than what they compute.
+        """
+        if self._items.is_cpu:
+            users_BD2 = np.stack([fused.vectors.numpy(), fused.long.numpy()], 2)
+            found_BM2 = np.matmul(self.item_vectors[at], users_BD2)
+        else:
+            items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
+            found_BM2 = torch.bmm(items_BMD, torch.stack([fused.vectors, fused.long], 2)).cpu().numpy()
+        return found_BM2[..., 0], found_BM2[..., 1]
 
     def _explain(
         self,
         h: Histories,
         fused: Fused,
         ranked: list[Ranked],
-        items_BMD: torch.Tensor,
-        there: NDArray[np.bool_],
+        tastes: list[NDArray[np.float32]],
         online: OnlineScores,
     ) -> None:
-        """Fills in the reasons of each list. `items_BMD` are the candidates' vectors, `there` bool[B,M] says which
-        are candidates at all.
-        """
+        """Fills in the reasons of each list. `tastes`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
-        def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> torch.Tensor:
+        def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
             none = [np.zeros((0, 0), np.float32)] * len(windows)
-            return self.model.encode(windows, window_rows, self._items, none).vectors
+            return self.model.encode(windows, window_rows, self._items, none).vectors.cpu().numpy()
 
-        with torch.inference_mode():
-            share_BM = torch.from_numpy(there / np.maximum(there.sum(1, keepdims=True), 1)).to(items_BMD)
-            average = torch.einsum("bm,bmd->bd", share_BM, items_BMD)
+        with self._exactly():
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
-                h, window, rows, fused, self._items, average, lists, encode_window, online, self.mix
+                h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix
             )
         for one, reasons in zip(ranked, found, strict=True):
             one.reasons.extend(reasons)

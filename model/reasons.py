@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
 from model.catalog import Catalog
 from model.fusion import Fused
@@ -35,7 +33,7 @@ LEAST_SHARE = 0.05
 TASTE, POPULAR = -1, -2
 FLOOR = 1e-3
 
-EncodeWindow = Callable[[Histories, NDArray[np.int32]], Tensor]
+EncodeWindow = Callable[[Histories, NDArray[np.int32]], NDArray[np.float32]]
 """(windows, catalogue rows i32[B,K]) -> window vectors f32[B,D], without a profile."""
 
 
@@ -103,8 +101,8 @@ class Reasoner:
         window: Histories,
         rows: NDArray[np.int32],
         fused: Fused,
-        items: Tensor,
-        average: Tensor,
+        items: NDArray[np.float32],
+        tastes: list[NDArray[np.float32]],
         lists: list[NDArray[np.int32]],
         encode_window: EncodeWindow,
         online: OnlineScores,
@@ -112,8 +110,8 @@ class Reasoner:
     ) -> list[list[list[Reason]]]:
         """Reasons for every item of B users' lists (catalogue rows).
 
-        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; average f32[B,D]: the mean
-        item vector of each user's candidates, against which a taste is measured.
+        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes: for each list how much more
+        the profile's part of the user vector says for its items than for the average candidate, f32[n].
         """
         lost = left_out(window, rows, fused, items, lists, encode_window)
         strength = self.categories(h)
@@ -123,8 +121,8 @@ class Reasoner:
             popular = mix.popular * online.popularity[chosen]
             p = np.maximum(parts.sum(0) + popular, 1e-30)
             evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
-            taste = mix.neural * ((items[chosen] - average[b]) @ fused.long[b]).cpu().numpy()
-            out.append(self._name(window, b, chosen, evidence, taste, mix.online * _drop(popular, p), strength[b]))
+            lack = mix.online * _drop(popular, p)
+            out.append(self._name(window, b, chosen, evidence, mix.neural * tastes[b], lack, strength[b]))
         return out
 
     def _name(
@@ -167,7 +165,7 @@ def left_out(
     window: Histories,
     rows: NDArray[np.int32],
     fused: Fused,
-    items: Tensor,
+    items: NDArray[np.float32],
     lists: list[NDArray[np.int32]],
     encode_window: EncodeWindow,
 ) -> list[NDArray[np.float32]]:
@@ -200,10 +198,12 @@ def left_out(
     )
     fewer = without(rows)
     fewer[:, 0] = -1
-    vectors = fused.short[user, None] * encode_window(shorter, fewer)
-    loss = (fused.vectors - fused.long)[user] - vectors
-    for r, (b, k) in enumerate(zip(user, place, strict=True)):
-        out[b][k] = (items[torch.from_numpy(lists[b]).to(items.device)] @ loss[r]).cpu().numpy()
+    short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
+    loss = (whole - long)[user] - short[user, None] * encode_window(shorter, fewer)
+    ends = np.searchsorted(user, np.arange(len(lists) + 1))
+    for b, chosen in enumerate(lists):
+        mine = slice(ends[b], ends[b + 1])
+        out[b][place[mine]] = loss[mine] @ items[chosen].T
     return out
 
 

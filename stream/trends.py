@@ -14,7 +14,7 @@ flush, not all that ever followed it, and a restore reads columns.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 import msgpack
@@ -65,6 +65,16 @@ class Pairs(NamedTuple):
     a: np.ndarray
     b: np.ndarray
     n: np.ndarray
+
+
+class Snapshot(NamedTuple):
+    """Counts of one partition at one moment: pairs by bucket, what was counted since the last flush, and the newest
+    bucket that is too old to count.
+    """
+
+    made: list[tuple[int, Pairs]]
+    pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    too_old: int
 
 
 Rows = dict[bytes, bytes | None]
@@ -155,18 +165,19 @@ class PartitionTrends:
             self._chunks.setdefault(run, {})[chunk] = pairs
             self._newest = max(self._newest, bucket)
 
-    def counted(self) -> Counted:
-        """All counts as columns; a pair may be there more than once, and its counts add up."""
-        parts = [
-            Counted(pairs.a, pairs.b, np.full(len(pairs.a), run.bucket, np.int32), pairs.n)
+    def snapshot(self) -> Snapshot:
+        """All counts as of now. Nothing is copied: what it refers to never changes."""
+        kept = [
+            (run.bucket, pairs)
             for run, chunks in self._chunks.items()
             if self._keeps(run.bucket)
             for pairs in chunks.values()
         ]
-        for a, b, bucket in self._pending:
-            kept = bucket > self._newest - self._config.buckets
-            parts.append(Counted(a[kept], b[kept], bucket[kept].astype(np.int32), np.ones(int(kept.sum()), np.uint32)))
-        return _joined(parts)
+        return Snapshot(kept, list(self._pending), self._newest - self._config.buckets)
+
+    def counted(self) -> Counted:
+        """All counts as columns; a pair may be there more than once, and its counts add up."""
+        return joined([self.snapshot()])
 
     def _keeps(self, bucket: int) -> bool:
         return bucket > self._newest - self._config.buckets
@@ -205,9 +216,25 @@ class Trends:
         """Scores computed from the counts before are stale."""
         self.version += 1
 
+    def snapshot(self) -> list[Snapshot]:
+        """The counts of all partitions as of now, for `joined` on any thread."""
+        return [p.snapshot() for p in self._partitions.values()]
+
     def counted(self) -> Counted:
         """The counts of all partitions, not yet summed."""
-        return _joined([p.counted() for p in self._partitions.values()])
+        return joined(self.snapshot())
+
+
+def joined(snapshots: Sequence[Snapshot]) -> Counted:
+    """Counts as columns, not yet summed."""
+    nothing = np.zeros(0, np.uint64)
+    parts = [Counted(nothing, nothing, np.zeros(0, np.int32), np.zeros(0, np.uint32))]
+    for made, pending, too_old in snapshots:
+        parts += [Counted(pairs.a, pairs.b, np.full(len(pairs.a), bucket, np.int32), pairs.n) for bucket, pairs in made]
+        for a, b, bucket in pending:
+            kept = bucket > too_old
+            parts.append(Counted(a[kept], b[kept], bucket[kept].astype(np.int32), np.ones(int(kept.sum()), np.uint32)))
+    return Counted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def merged(parts: Sequence[Pairs]) -> Pairs:
@@ -247,12 +274,6 @@ def summed(a: np.ndarray, b: np.ndarray, count: np.ndarray | None = None) -> Pai
 def _tier(size: int) -> int:
     """0 up to FAN pairs, 1 up to FAN^2 ..."""
     return max(size - 1, 1).bit_length() // (FAN.bit_length() - 1)
-
-
-def _joined(parts: Iterable[Counted]) -> Counted:
-    nothing = np.zeros(0, np.uint64)
-    parts = [Counted(nothing, nothing, np.zeros(0, np.int32), np.zeros(0, np.uint32)), *parts]
-    return Counted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _key(run: Run, chunk: int) -> bytes:

@@ -30,7 +30,7 @@ from model.online import Counts, OnlineParams, OnlineScores
 from stream.errors import EddylineError
 from stream.lists.release import Release, checked
 from stream.process.monitor import Monitor
-from stream.trends import Trends
+from stream.trends import Snapshot, Trends, joined
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +150,8 @@ class Serving:
                 continue
             began = time.monotonic()
             seen, before = self._trends.version, self.current
-            counts = self._counts()
-            online = await loop.run_in_executor(self._builder, self._online, before.catalog, counts)
+            snapshot = self._trends.snapshot()
+            online = await loop.run_in_executor(self._builder, self._online, before.catalog, snapshot)
             took = time.monotonic() - began
             if self.current.catalog is before.catalog:
                 shadow = self.current.shadow
@@ -165,10 +165,10 @@ class Serving:
     async def _rebuild(self) -> None:
         loop = asyncio.get_running_loop()
         items, version, release = dict(self._items), self._version, self._release
-        counts = self._counts()
+        snapshot = self._trends.snapshot()
         try:
             built = await loop.run_in_executor(
-                self._builder, self._build, items, version, release, counts, self._current
+                self._builder, self._build, items, version, release, snapshot, self._current
             )
         except (HashCollisionError, EddylineError) as error:
             log.error("the new catalogue is not served: %s", error)
@@ -184,13 +184,13 @@ class Serving:
         items: dict[str, Item],
         version: int,
         release: Release | None,
-        counts: Counts,
+        snapshot: Sequence[Snapshot],
         before: Served | None,
     ) -> Served:
         """On the builder thread: vectors, index, engine and scores of one catalogue version and release."""
         catalog = Catalog.build(items, version)
         texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
-        online = self._online(catalog, counts)
+        online = self._online(catalog, snapshot)
         fallback = self._served("fallback", catalog, texts, None, online)
         if release is None:
             return fallback
@@ -211,15 +211,14 @@ class Serving:
         found = index.ann.build(engine.item_vectors, self._device)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 
-    def _counts(self) -> Counts:
-        c = self._trends.counted()
-        pair, met = c.b != 0, c.b == 0
-        return Counts(c.a[pair], c.b[pair], c.bucket[pair], c.n[pair], c.a[met], c.bucket[met], c.n[met])
-
-    def _online(self, catalog: Catalog, counts: Counts) -> OnlineScores:
+    def _online(self, catalog: Catalog, snapshot: Sequence[Snapshot]) -> OnlineScores:
         """Scores as of the newest bucket that was counted: event time, so that a replay scores as the past did."""
+        c = joined(snapshot)
+        pair, met = c.b != 0, c.b == 0
+        counts = Counts(c.a[pair], c.b[pair], c.bucket[pair], c.n[pair], c.a[met], c.bucket[met], c.n[met])
         now = int(counts.item_bucket.max(initial=0))
-        return OnlineScores.build(catalog, counts, now, OnlineParams(bucket_ms=self._trends.config.bucket_ms))
+        params = OnlineParams(bucket_ms=self._trends.config.bucket_ms)
+        return OnlineScores.build(catalog, counts, now, params).prepared()
 
 
 def leave_a_core() -> None:

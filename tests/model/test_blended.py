@@ -58,11 +58,12 @@ def test_what_a_list_loses_without_an_interaction_includes_its_text():
     fused = blended.encode(h, blended.profiles(h))
     items = torch.from_numpy(blended.item_vectors)
 
-    def encode_window(windows: Histories, window_rows: np.ndarray) -> torch.Tensor:
-        return blended.model.encode(windows, window_rows, items, [np.zeros((0, 0), np.float32)] * len(windows)).vectors
+    def encode_window(windows: Histories, window_rows: np.ndarray) -> np.ndarray:
+        none = [np.zeros((0, 0), np.float32)] * len(windows)
+        return blended.model.encode(windows, window_rows, items, none).vectors.numpy()
 
     with torch.inference_mode():
-        lost = left_out(window, rows, fused, items, lists, encode_window)[0]
+        lost = left_out(window, rows, fused, blended.item_vectors, lists, encode_window)[0]
     without_3 = met([1, 2])
     expected = products(blended, h)[0, 4:] - products(blended, without_3)[0, 4:]
     np.testing.assert_allclose(lost[-1], expected, atol=1e-4)

@@ -136,7 +136,12 @@ def test_what_an_interaction_gives_is_what_the_score_loses_without_it():
     items = torch.from_numpy(e.item_vectors)
     chosen = np.array([5, 9], np.int32)
     (lost,) = left_out(
-        window, rows, fused, items, [chosen], lambda w, r: e.model.encode(w, r, items, none * len(w)).vectors
+        window,
+        rows,
+        fused,
+        e.item_vectors,
+        [chosen],
+        lambda w, r: e.model.encode(w, r, items, none * len(w)).vectors.numpy(),
     )
     expected = ((fused.vectors - shorter.vectors)[0] @ items[chosen].T).tolist()
     assert lost[1].tolist() == pytest.approx(expected, abs=1e-6)

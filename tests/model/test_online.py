@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from model import online
 from model.catalog import Catalog, Item
 from model.history import HistoryLog, item_hash
 from model.online import DAY_MS, PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
@@ -136,7 +137,11 @@ def test_before_any_event_nothing_is_related_and_all_are_equally_popular():
 
 
 @pytest.mark.parametrize("popular", [0.0, 0.05, 1.0])
-def test_the_strongest_are_those_of_the_whole_catalogue(popular: float) -> None:
+@pytest.mark.parametrize("few", [0, online.FEW])
+def test_the_strongest_are_those_of_the_whole_catalogue(
+    popular: float, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online, "FEW", few)
     rng = np.random.default_rng(3)
     shelf = Catalog.build({f"i{n}": Item(f"i{n}", "") for n in range(60)})
     met = shelf.hashes[rng.integers(0, 60, 500)]
