@@ -5,8 +5,9 @@ and with its roles apart. Item texts are encoded by a BERT of one layer with ran
 say does not matter to how long a search takes, and encoding so many with a real one would take an hour.
 
 Saturation is the highest rate, of steps of a quarter, that is held with lag flat, all answered and under 1%
-conflated. Then 25, 50 and 75% of it are held, and the echo at each of these; then half of it while a second worker
-joins and leaves. The last line is JSON; `p50_ratio` and `p99_ratio` are those at half of saturation in one process.
+conflated. Then 25, 50 and 75% of it are held, by turns with the echo at each of these, because how fast a machine wakes
+up changes from one minute to the next; then half of it while a second worker joins and leaves. The last line is JSON;
+`p50_ratio` and `p99_ratio` are those at half of saturation in one process.
 
     make bench NAME=latency
 """
@@ -18,8 +19,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from tests.bench.load import load as loaded
 SHARES = (0.25, 0.5, 0.75)
 LAYOUTS = {"together": ("all",), "apart": ("ingest", "recommend")}
 STEP = 1.25
+TURNS = 4
+"""Turns of eddyline and the echo at a rate; each has its share of the time that the rate is held."""
 HISTORY = 10
 """Views of each user before, which cause no list."""
 READY_S = 600.0
@@ -107,25 +110,17 @@ async def measure(
                 await warmed_up(load_)
             top = await saturation(load_, args)
             out: dict[str, Any] = {"saturation": round(top, 1)}
-            own = {share: await load_.hold(share * top, args.hold) for share in SHARES}
+            async with echo(at, layout, environ, settings, args) as bare:
+                for share in SHARES:
+                    row = beside(*await by_turns(load_, bare, share * top, args.hold / TURNS))
+                    out[f"at_{round(100 * share)}"] = row
+                    lines.append([layout, f"{share:.0%}", *map(str, row.values())])
             others: list[Worker] = []
             joined = await meanwhile(
                 load_.hold(top / 2, args.hold / 2),
                 lambda: others.append(start(at, LAYOUTS[layout][-1], environ, running)),
             )
             left = await meanwhile(load_.hold(top / 2, args.hold / 2), lambda: others[0].terminate())
-    echo_log = at.folder / f"{layout}-echo.log"
-    echo = Worker([sys.executable, "-m", "tests.bench.peers.echo"], environ, echo_log, None)
-    try:
-        async with loaded(settings.kafka, click, environ["BENCH_OUTPUT"], echoed, args.users, args.items) as load_:
-            await warmed_up(load_)
-            bare = {share: await load_.hold(share * top, args.hold) for share in SHARES}
-    finally:
-        echo.kill()
-    for share in SHARES:
-        row = beside(own[share], bare[share])
-        out[f"at_{round(100 * share)}"] = row
-        lines.append([layout, f"{share:.0%}", *map(str, row.values())])
     for name, held in (("a worker joins", joined), ("and leaves", left)):
         out[name.replace(" ", "_")] = {
             "p50_ms": held.quantile_ms(50),
@@ -136,6 +131,32 @@ async def measure(
         waits = [str(held.quantile_ms(percent)) for percent in (50, 99)]
         lines.append([layout, f"50%, {name}", f"{held.rate:.0f}", *waits, *[""] * 4, f"{held.share_conflated:.2%}"])
     return out
+
+
+@asynccontextmanager
+async def echo(
+    at: Place, layout: str, environ: Mapping[str, str], settings: Settings, args: argparse.Namespace
+) -> AsyncIterator[Load]:
+    """A load on the echo, which has an input of its own."""
+    environ = {**environ, "BENCH_INPUT": f"{layout}.to-echo"}
+    await topics.create(settings.kafka, [topics.TopicSpec(environ["BENCH_INPUT"], common.PARTITIONS)], 1)
+    process = Worker([sys.executable, "-m", "tests.bench.peers.echo"], environ, at.folder / f"{layout}-echo.log", None)
+    topic, output = environ["BENCH_INPUT"], environ["BENCH_OUTPUT"]
+    try:
+        async with loaded(settings.kafka, topic, output, echoed, args.users, args.items) as load_:
+            await warmed_up(load_)
+            yield load_
+    finally:
+        process.kill()
+
+
+async def by_turns(own: Load, bare: Load, rate: float, seconds: float) -> tuple[Held, Held]:
+    """Both at a rate, one after the other, `TURNS` times so many seconds each."""
+    mine, its = Held(rate), Held(rate)
+    for _ in range(TURNS):
+        mine.add(await own.hold(rate, seconds))
+        its.add(await bare.hold(rate, seconds))
+    return mine, its
 
 
 def beside(own: Held, bare: Held) -> dict[str, Any]:

@@ -37,6 +37,12 @@ class Held:
     conflated: int = 0
     unanswered: int = 0
 
+    def add(self, other: Held) -> None:
+        """Take in what became of others at this rate."""
+        self.waits += other.waits
+        self.conflated += other.conflated
+        self.unanswered += other.unanswered
+
     def quantile_ms(self, percent: float) -> float:
         return round(1000 * float(np.percentile(self.waits, percent)), 2) if self.waits else float("inf")
 
