@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.history import ACTION_NAME, WINDOW
+from model.history import ACTION_NAME
 from stream import messages
 from stream.answers.emission import Changes, EmitConfig, Pace
 from stream.answers.progress import Waiting
@@ -204,7 +204,7 @@ class Recommender:
         followers = engine.followers(h, online)
         candidates = engine.candidates(h, fused, served.search, online, self._config.candidates, followers)
         ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers)
-        lengths = h.window(WINDOW).lengths
+        lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
             self._message(served, w, r, int(length), float(short), profile, applied, variant, now, moment)
