@@ -73,7 +73,7 @@ def test_a_backfill_that_is_run_again_goes_on_and_changes_nothing(deployment: De
 def test_a_backfill_that_was_killed_goes_on_to_the_same_state(deployment: Deployment) -> None:
     lived_through(deployment, n=4000)
     second = deployment.with_state("v2")
-    slow = "from stream import window\nimport time\nreal = window.apply\n"
+    slow = "from stream.windows import window\nimport time\nreal = window.apply\n"
     slow += "def apply(*a):\n    time.sleep(0.2)\n    return real(*a)\nwindow.apply = apply\n"
     killed = second.worker(slow, ("backfill", "--as", "v2"), EDDYLINE_KAFKA__MAX_PARTITION_FETCH_BYTES="4096")
     until(lambda: killed.status().get("events", 0) > 500, BACKFILL_S, "the backfill is under way")
