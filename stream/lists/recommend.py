@@ -39,8 +39,6 @@ if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads se
 
 log = logging.getLogger(__name__)
 
-FEW = 2
-
 
 class RecommendConfig(BaseModel):
     """How lists are made."""
@@ -130,10 +128,7 @@ class Recommender:
                 self._last = served.name
                 self.profiles.clear()
             profiles = self._profiles_of(interests)
-            if len(interests.users) <= FEW:
-                lists = self._compute(served, interests, profiles)
-            else:
-                lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
+            lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._emit(interests, lists)
 
