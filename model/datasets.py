@@ -1,4 +1,4 @@
-"""Data sets: a folder of events and items, read into columns; two public ones are fetched by name.
+"""Data sets: a folder of events and items, read into columns; public ones by name, two of them fetched.
 
 Not a splitter and not a cache of anything derived: events come out in time order (ties in the file's order)
 and that is all.
@@ -11,7 +11,9 @@ A folder holds `events.csv`, `events.csv.gz` or `events.parquet` with the column
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,10 @@ from numpy.typing import NDArray
 from model.catalog import Item
 from model.dataset import Dataset, DatasetError, Events
 from model.history import ACTION_CODE
+
+DATA_FOLDER = "EDDYLINE_DATA"
+"""Where data sets are that are brought rather than fetched: a folder of theirs each."""
+WEEK_MS = 7 * 86_400_000
 
 
 def load(name_or_path: str | Path, cache: Path) -> Dataset:
@@ -255,10 +261,97 @@ def _parquet(path: Path) -> pl.DataFrame:
     return _frame(path)
 
 
+def _shared(name: str, file: str) -> Path:
+    """A file of a data set that is brought, not fetched: below `$EDDYLINE_DATA`."""
+    root = os.environ.get(DATA_FOLDER)
+    if not root:
+        raise DatasetError(f"{name} is not fetched: set {DATA_FOLDER} to the folder that holds {name}/{file}")
+    path = Path(root) / name / file
+    if not path.is_file():
+        raise DatasetError(f"{path}: not found; {DATA_FOLDER} must be the folder that holds {name}/{file}")
+    return path
+
+
+def _ml1m(cache: Path) -> Dataset:
+    """MovieLens-1M as sequences of item ids, oldest first, one line a user: it has no clock, so events are placed
+    round by round (everybody's first, everybody's second, ...), a second apart.
+    """
+    lines = [line.split() for line in _text(_shared("ml1m", "sequences.txt.gz")).splitlines()]
+    place = np.concatenate([np.zeros(0, np.int64), *(np.arange(len(line) - 1) for line in lines)])
+    events = _columns(
+        pl.Series([line[0] for line in lines for _ in line[1:]], dtype=pl.String),
+        pl.Series([item for line in lines for item in line[1:]], dtype=pl.String),
+        np.full(len(place), ACTION_CODE["click"]),
+        place * 1000,
+        None,
+    )
+    items = {
+        row["item"]: Item(row["item"], row["title"], categories=[c for c in (row["genres"] or "").split("|") if c])
+        for row in _strings(_shared("ml1m", "items.csv.gz")).iter_rows(named=True)
+    }
+    licence = "MovieLens-1M, GroupLens Research: for research; not to be redistributed, nor used commercially."
+    return Dataset("ml1m", licence, events, items, ("Times are made: the order within a user is all there is.",))
+
+
+def _diginetica(cache: Path) -> Dataset:
+    """Diginetica in the periods of ADER, its clicks in the file's order: a session is a user, a period a week."""
+    frame = _strings(_shared("diginetica", "sessions.csv.gz"))
+    period = frame["period"].cast(pl.Int64).to_numpy()
+    first = np.searchsorted(period, np.arange(period.max() + 1))
+    events = _columns(
+        frame["session"],
+        frame["item"],
+        np.full(len(frame), ACTION_CODE["click"]),
+        period * WEEK_MS + (np.arange(len(frame)) - first[period]) * 1000,
+        None,
+    )
+    items = {i: Item(i, i) for i in frame["item"].unique().to_list()}
+    licence = "Diginetica, CIKM Cup 2016, as prepared by ADER (Mi et al. 2020): for research."
+    return Dataset("diginetica", licence, events, items, ("Times are made: a period is a week, an event a second.",))
+
+
+def _completejourney(cache: Path) -> Dataset:
+    """The Complete Journey, sampled purchase lines: items of one user and time are one basket."""
+    lines = _strings(_shared("completejourney", "transactions.csv.gz"))
+    lines = lines.filter(pl.col("quantity").cast(pl.Float32) > 0)
+    events = _columns(
+        lines["user"],
+        lines["item"],
+        np.full(len(lines), ACTION_CODE["buy"]),
+        lines["ts"].str.to_datetime("%Y-%m-%d %H:%M:%S").dt.timestamp("ms").to_numpy(),
+        lines["sales_value"].cast(pl.Float32).to_numpy(),
+    )
+    products = _strings(_shared("completejourney", "products.csv.gz"))
+    products = products.join(lines.select(pl.col("item").unique().alias("product_id")), on="product_id")
+    items = {item.item: item for item in map(_product, products.iter_rows(named=True))}
+    for missing in sorted(set(events.item.tolist()) - items.keys()):
+        items[missing] = Item(missing, missing)
+    licence = "The Complete Journey, 84.51: simulated data after real purchases, for education and exploration."
+    notes = ("A sample of basket lines, each one buy; the catalogue is what was ever bought in it.",)
+    return Dataset("completejourney", licence, events, items, notes)
+
+
+def _strings(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as e:
+        raise DatasetError(f"{path}: cannot be read ({e}); copy it again") from e
+
+
+def _text(path: Path) -> str:
+    try:
+        return gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, ValueError) as e:
+        raise DatasetError(f"{path}: cannot be read ({e}); copy it again") from e
+
+
 NAMES: Mapping[str, Callable[[Path], Dataset]] = MappingProxyType(
     {
         "movielens-100k": _movielens,
         "complete-journey": _complete_journey,
         "complete-journey-100k": _complete_journey_100k,
+        "ml1m": _ml1m,
+        "diginetica": _diginetica,
+        "completejourney": _completejourney,
     }
 )

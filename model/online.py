@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 from model.catalog import Catalog
+from model.mix import Mix
 
 PAIR_STEPS = 20
 FEW = 4096
@@ -100,6 +101,47 @@ def pairs_of(before: NDArray[np.uint64], new: NDArray[np.uint64]) -> tuple[NDArr
     return row, near[row, place]
 
 
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Decayed counts over the rows of a catalogue, as of one bucket: they add up. followed f64[N,N] as CSR: how often b
+    came after a; met f64[N], decayed as pairs are, and popular f64[N].
+    """
+
+    followed: Any
+    met: NDArray[np.float64]
+    popular: NDArray[np.float64]
+
+    @staticmethod
+    def of(catalog: Catalog, counts: Counts, now_bucket: int, p: OnlineParams) -> Sums:
+        """Items outside the catalogue are left out; buckets ahead of now count as now."""
+        n, at = len(catalog), catalog.index_of(counts.item)
+        known = at >= 0
+        by_pair_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.half_life_days, p)
+        by_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.popularity_half_life_days, p)
+        a, b = catalog.index_of(counts.a), catalog.index_of(counts.b)
+        both = (a >= 0) & (b >= 0)
+        often = _decayed(counts.pair_count, counts.pair_bucket, now_bucket, p.half_life_days, p)[both]
+        followed: Any = sparse.csr_array((often, (a[both], b[both])), shape=(n, n))
+        followed.sum_duplicates()
+        return Sums(
+            followed,
+            np.bincount(at[known], by_pair_age[known], n).astype(np.float64),
+            np.bincount(at[known], by_age[known], n).astype(np.float64),
+        )
+
+    def __add__(self, other: Sums) -> Sums:
+        """Both together; they must be as of the same bucket."""
+        return Sums(self.followed + other.followed, self.met + other.met, self.popular + other.popular)
+
+    def scores(self, p: OnlineParams) -> OnlineScores:
+        """Shrunk shares, and popularity with one interaction added to each item."""
+        steps = self.followed.astype(np.float32)
+        per_row = np.diff(steps.indptr)
+        steps.data = (self.followed.data / np.repeat(np.maximum(self.met + p.shrink, 1e-9), per_row)).astype(np.float32)
+        popular = self.popular + 1.0
+        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
+
+
 Followers = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
 """For each window: items as catalogue rows i32[F], distinct, and how much each follows the window f32[F]."""
 
@@ -127,22 +169,8 @@ class OnlineScores:
         """Scores as of `now_bucket`. Items outside the catalogue are left out; buckets ahead of now count as
         now.
         """
-        p, n = params or OnlineParams(), len(catalog)
-        at = catalog.index_of(counts.item)
-        known = at >= 0
-        by_pair_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.half_life_days, p)
-        by_age = _decayed(counts.item_count, counts.item_bucket, now_bucket, p.popularity_half_life_days, p)
-        met = np.bincount(at[known], by_pair_age[known], n)
-        popular = np.bincount(at[known], by_age[known], n) + 1.0
-
-        a, b = catalog.index_of(counts.a), catalog.index_of(counts.b)
-        both = (a >= 0) & (b >= 0)
-        followed = _decayed(counts.pair_count, counts.pair_bucket, now_bucket, p.half_life_days, p)[both]
-        a, b = a[both], b[both]
-        share = followed / np.maximum(met[a] + p.shrink, 1e-9)
-        steps: Any = sparse.csr_array((share.astype(np.float32), (a, b)), shape=(n, n))
-        steps.sum_duplicates()
-        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
+        p = params or OnlineParams()
+        return Sums.of(catalog, counts, now_bucket, p).scores(p)
 
     def prepared(self) -> OnlineScores:
         """Itself, with all made that is otherwise made when it is first asked for."""
@@ -158,6 +186,15 @@ class OnlineScores:
         followed.
         """
         return self._related(window).toarray()
+
+    def returned(self, history: NDArray[np.int32], mix: Mix) -> NDArray[np.float32]:
+        """What users come back to: the share of each item in the histories i32[B,L] (catalogue rows, -1 = none, newest
+        last), an interaction weighing `mix.repeat_recency` of the next newer one: f32[B,N], rows summing to 1 or 0.
+        """
+        weights, there = _recent(history, mix.repeat_recency), history >= 0
+        ends = np.concatenate([[0], np.cumsum(there.sum(1))])
+        shape = (len(history), self.steps.shape[0])
+        return sparse.csr_array((weights[there], history[there], ends), shape=shape).toarray()
 
     def followers(self, window: NDArray[np.int32]) -> Followers:
         """`related` where it is not zero: for each window, items and how much each follows it."""
@@ -260,10 +297,15 @@ class OnlineScores:
         """recency^(places from the newest) over the items that are there, f32[B,K], each row summing to 1 (or
         0 where it is empty).
         """
-        there = window >= 0
-        newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
-        weights = np.where(there, self.params.recency**newer, 0.0)
-        return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+        return _recent(window, self.params.recency)
+
+
+def _recent(rows: NDArray[np.int32], recency: float) -> NDArray[np.float32]:
+    """recency^(places from the newest) over the items that are there, f32[B,K], each row summing to 1 (or 0)."""
+    there = rows >= 0
+    newer = np.cumsum(there[:, ::-1], axis=1)[:, ::-1] - 1
+    weights = np.where(there, recency**newer, 0.0)
+    return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)
 
 
 def _decayed(

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from model.catalog import Catalog
 from model.dataset import Events
-from model.history import Histories, HistoryLog, item_hashes, weight_table
-from model.online import Counts, OnlineParams, OnlineScores, bucket_of, pairs
+from model.history import Histories, HistoryLog, by_user, item_hashes, weight_table
+from model.online import PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
+
+CHUNK = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +43,19 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.times)
 
-    def counts(self, end: int, params: OnlineParams) -> Counts:
-        """The counts of the first `end` events."""
-        last = np.searchsorted(self.pair_event, end)
-        event = self.pair_event[:last]
-        items = self.items[:end][self.fresh[:end]]
+    def counts(self, end: int, params: OnlineParams, begin: int = 0) -> Counts:
+        """The counts of the events begin..end-1; of the first `end` events, unless `begin` is given."""
+        first, last = np.searchsorted(self.pair_event, [begin, end])
+        event = self.pair_event[first:last]
+        fresh = begin + np.flatnonzero(self.fresh[begin:end])
         return Counts(
-            self.pair_from[:last],
+            self.pair_from[first:last],
             self.items[event],
             bucket_of(self.times[event], params.bucket_ms),
-            np.ones(last, np.uint32),
-            items,
-            bucket_of(self.times[:end][self.fresh[:end]], params.bucket_ms),
-            np.ones(len(items), np.uint32),
+            np.ones(len(event), np.uint32),
+            self.items[fresh],
+            bucket_of(self.times[fresh], params.bucket_ms),
+            np.ones(len(fresh), np.uint32),
         )
 
 
@@ -71,14 +73,7 @@ def timeline(events: Events, catalog: Catalog, weights: Mapping[str, float] | No
     """Events as a timeline; `weights` overrides the action weights by name."""
     users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
     items = item_hashes(events.item)
-    log = HistoryLog()
-    fresh = np.zeros(len(events), bool)
-    counted: list[NDArray[np.uint64]] = []
-    keys = zip(users.tolist(), events.ts.tolist(), events.action.tolist(), items.tolist(), strict=True)
-    for e, key in enumerate(keys):
-        before = log.items_before(*key)
-        fresh[e] = log.add(*key)
-        counted.append(pairs(before, key[-1]) if fresh[e] else before[:0])
+    event, before, fresh = _counted(users, items, events)
     return Timeline(
         users=users,
         items=items,
@@ -87,9 +82,53 @@ def timeline(events: Events, catalog: Catalog, weights: Mapping[str, float] | No
         times=events.ts,
         weights=weight_table(weights)[events.action],
         fresh=fresh,
-        pair_event=np.repeat(np.arange(len(events)), [len(c) for c in counted]),
-        pair_from=np.concatenate([np.zeros(0, np.uint64), *counted]),
+        pair_event=event,
+        pair_from=before,
     )
+
+
+def arrives_in_order(users: NDArray[np.int64], events: Events, items: NDArray[np.uint64]) -> bool:
+    """Whether every user's events come in the order of a history, without an exact repeat."""
+    order, _ = by_user(users, events.ts, events.action, items)
+    return len(order) == len(users) and bool((np.argsort(users, kind="stable") == order).all())
+
+
+def _counted(
+    users: NDArray[np.int64], items: NDArray[np.uint64], events: Events
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
+    """Pairs as `Timeline` has them, and which events are fresh."""
+    if arrives_in_order(users, events, items):
+        return *_pairs_in_order(users, items), np.ones(len(users), bool)
+    log = HistoryLog()
+    fresh = np.zeros(len(events), bool)
+    counted: list[NDArray[np.uint64]] = []
+    keys = zip(users.tolist(), events.ts.tolist(), events.action.tolist(), items.tolist(), strict=True)
+    for e, key in enumerate(keys):
+        before = log.items_before(*key)
+        fresh[e] = log.add(*key)
+        counted.append(pairs(before, key[-1]) if fresh[e] else before[:0])
+    event = np.repeat(np.arange(len(events)), [len(c) for c in counted])
+    return event, np.concatenate([np.zeros(0, np.uint64), *counted]), fresh
+
+
+def _pairs_in_order(
+    users: NDArray[np.int64], items: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The pairs of events that come in order, many at once: what is before an event is what came before it."""
+    order = np.argsort(users, kind="stable")
+    u, i = users[order], items[order]
+    place = np.arange(len(u)) - np.searchsorted(u, u)
+    events, found = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    for first in range(0, len(u), CHUNK):
+        at = np.arange(first, min(first + CHUNK, len(u)))
+        back = np.arange(-PAIR_STEPS, 0)[None]
+        before = np.where(-back <= place[at, None], i[np.maximum(at[:, None] + back, 0)], np.uint64(0))
+        row, a = pairs_of(before, i[at])
+        events.append(order[at[row]])
+        found.append(a)
+    event, a = np.concatenate(events), np.concatenate(found)
+    by_event = np.argsort(event, kind="stable")
+    return event[by_event], a[by_event]
 
 
 def steps(

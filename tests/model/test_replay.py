@@ -1,21 +1,14 @@
-"""The temporal protocol: what is known before each event, and the table of rankers."""
+"""What is known before each event, and what is counted."""
 
 import numpy as np
-import pytest
 
-from model.evaluate import EvaluateConfig, temporal
 from model.history import HistoryLog
-from model.metrics import coverage, hits
 from model.mix import Mix, combined, counted
-from model.online import OnlineParams
-from model.replay import steps, timeline
+from model.online import OnlineParams, pairs
+from model.replay import arrives_in_order, steps, timeline
 from model.sequences import sequences
-from model.train import TrainConfig, train
 from model.tune import rankable
-from tests.model.test_train import TINY
-from tests.model.worlds import RING, ring_walks, shelf, text_vectors
-
-TEXT = text_vectors(RING)
+from tests.model.worlds import RING, ring_walks
 
 
 def test_each_event_is_ranked_from_the_history_before_it():
@@ -75,43 +68,6 @@ def test_an_event_whose_item_the_user_had_met_is_not_tested():
     assert rankable(line, step, catalog).tolist() == [0]
 
 
-def test_a_trained_model_beats_the_untrained_one_where_order_is_all():
-    events, catalog = ring_walks()
-    split = int(len(events) * 0.8)
-    model = train(events.take(slice(0, split)), catalog, TEXT, TINY)
-    seen = []
-    table = temporal(events, catalog, TEXT, model, EvaluateConfig(k=1), lambda done, total: seen.append((done, total)))
-    rows = table.rows()
-    assert list(rows) == ["released", "neural", "fallback", "fallback-neural", "counts", "popular-7d"]
-    assert hits(table.ranks["neural"], 1).mean() > 0.9
-    gain = table.difference("released", "fallback-neural")["hr@1"]
-    assert gain.low > 0
-    assert seen[-1] == (108, 108)
-    assert rows["released"]["coverage"] == coverage(table.lists["released"], RING)
-
-
-def test_without_a_model_the_table_has_the_untrained_rows():
-    events, catalog = ring_walks(users=10)
-    table = temporal(events, catalog, TEXT, None, EvaluateConfig(train=0.5, end=0.9, refresh=4))
-    assert list(table.rows()) == ["fallback", "fallback-neural", "counts", "popular-7d"]
-    assert len(table.users) == 36
-
-
-def test_popularity_forgets_what_is_older_than_a_week():
-    events, _ = ring_walks(users=2, steps=3)
-    day = 86_400_000
-    # items 0, 0, 0, then 1, 1 eight days later, then the event that is ranked
-    late = type(events)(
-        np.array(["a", "b", "c", "a", "b", "z"], object),
-        np.array(["i00", "i00", "i00", "i01", "i01", "i01"], object),
-        events.action,
-        np.array([0, 1, 2, 8 * day, 8 * day + 1, 8 * day + 2], np.int64),
-        events.value,
-    )
-    table = temporal(late, shelf(3), TEXT[:3], None, EvaluateConfig(train=0.84, k=1))
-    assert table.ranks["popular-7d"].tolist() == [1.0]
-
-
 def test_a_mix_is_a_product_of_experts():
     mix = Mix(neural=2.0, online=0.5, popular=0.25)
     related, popular = np.array([0.4]), np.array([0.2])
@@ -120,7 +76,28 @@ def test_a_mix_is_a_product_of_experts():
     np.testing.assert_allclose(combined(np.array([0.3]), related, popular, mix), [expected])
 
 
-def test_a_setting_with_an_unknown_name_is_refused():
-    for kind in (TrainConfig, EvaluateConfig):
-        with pytest.raises(ValueError, match="epoch_count"):
-            kind.model_validate({"epoch_count": 3})
+def test_a_mix_has_a_share_for_what_users_come_back_to():
+    mix = Mix(neural=0, popular=0.25, repeat=0.5)
+    related, popular, own = np.array([0.4]), np.array([0.2]), np.array([0.6])
+    np.testing.assert_allclose(counted(related, popular, mix, own), [0.25 * 0.4 + 0.25 * 0.2 + 0.5 * 0.6])
+
+
+def test_pairs_that_are_made_at_once_are_those_made_one_by_one():
+    events, catalog = ring_walks(users=4, steps=40)
+    line = timeline(events, catalog)
+    assert arrives_in_order(line.users, events, line.items)
+    log = HistoryLog()
+    expected = []
+    for e in range(len(line)):
+        key = tuple(int(c[e]) for c in (line.users, line.times, line.actions, line.items))
+        expected += [(e, int(a)) for a in pairs(log.items_before(*key), key[-1])]
+        log.add(*key)
+    assert list(zip(line.pair_event.tolist(), line.pair_from.tolist(), strict=True)) == expected
+
+
+def test_counts_of_a_stretch_add_up():
+    events, catalog = ring_walks(users=3, steps=6)
+    line = timeline(events.take(np.array([0, 1, 1, *range(2, 18)])), catalog)
+    whole, first, rest = (line.counts(*c) for c in ((19, OnlineParams()), (7, OnlineParams()), (19, OnlineParams(), 7)))
+    for name in ("a", "b", "item"):
+        assert sorted(getattr(whole, name)) == sorted(getattr(first + rest, name))

@@ -1,0 +1,186 @@
+"""What any protocol comes down to: exams. A method learns the first events of a timeline and answers papers.
+
+Not a protocol (those decide what is asked) and not a metric. A paper is a batch of questions: histories as the worker
+would have them, what may be shown, and the catalogue row that was taken next.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.catalog import Catalog, Item
+from model.dataset import Events
+from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
+from model.replay import Timeline
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
+    first asked for. `seed` is that of whatever is random.
+    """
+
+    events: Events
+    catalog: Catalog
+    items: dict[str, Item]
+    texts: Callable[[], NDArray[np.float32]]
+    seed: int = 0
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """B questions: users i64[B], now i64[B] (ms), their histories, and the catalogue rows of these, i32[B,L] (-1 =
+    none or unknown); allowed bool[B,N], or bool[1,N] where it is the same for all: what may be shown.
+    """
+
+    users: NDArray[np.int64]
+    now: NDArray[np.int64]
+    histories: Histories
+    rows: NDArray[np.int32]
+    allowed: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def window(self) -> NDArray[np.int32]:
+        """The worker's window of each history: catalogue rows i32[B,K], the newest last."""
+        return self.rows[:, -WINDOW:]
+
+
+@dataclass(frozen=True, eq=False)
+class Paper:
+    """Questions and their answers: targets i64[B], and `known`: how many events of the timeline an answer may rest
+    on, where the exam lets methods learn on the way.
+    """
+
+    asked: Asked
+    targets: NDArray[np.int64]
+    known: int
+
+    def take(self, at: NDArray[np.integer]) -> Paper:
+        """These questions of it."""
+        a = self.asked
+        allowed = a.allowed if len(a.allowed) == 1 else a.allowed[at]
+        asked = Asked(a.users[at], a.now[at], a.histories.take(at), a.rows[at], allowed)
+        return Paper(asked, self.targets[at], self.known)
+
+
+@dataclass(frozen=True, eq=False)
+class Exam:
+    """Methods learn the first `end` events of `line`, then answer. name: of the period, split or row; `online`: events
+    between papers are told to methods.
+    """
+
+    name: str
+    line: Timeline
+    end: int
+    papers: Callable[[], Iterable[Paper]]
+    questions: int
+    online: bool = True
+
+    def learned(self, items: int) -> NDArray[np.int64]:
+        """How often each of N items was met among what is learned before the exam, i64[N]."""
+        return np.bincount(self.line.rows[liked(self.line, 0, self.end)], minlength=items)
+
+
+class Method(ABC):
+    """Who answers. One object is used for one exam after another; `learn` forgets whatever was before."""
+
+    name: str
+    seeded = False
+    """Whether another seed gives other answers."""
+
+    @abstractmethod
+    def learn(self, line: Timeline, end: int) -> None:
+        """Learns from the first `end` events."""
+
+    def add(self, line: Timeline, first: int, last: int) -> None:
+        """Events first..last-1 have happened since. Methods that are trained in batches pass."""
+        return None
+
+    @abstractmethod
+    def scores(self, asked: Asked) -> NDArray[np.floating]:
+        """f[B,N]: the greater the better. Where equal, items share the middle of their ranks."""
+
+    def variants(self) -> Sequence[Method]:
+        """Settings to choose among on validation questions, the present ones first."""
+        return [self]
+
+    def settings(self) -> dict[str, object]:
+        """What it is set to, by name."""
+        return {}
+
+
+def liked(line: Timeline, first: int, last: int) -> NDArray[np.int64]:
+    """Events first..last-1 of items that the catalogue knows and that are a sign of interest: indices."""
+    return first + np.flatnonzero((line.rows[first:last] >= 0) & (line.weights[first:last] > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Shelf:
+    """Events of many users in canonical order, cut into histories. users, times i64[n], rows i32[n], items u64[n],
+    actions u8[n], weights f32[n]; sorted by (user, time, action, item).
+    """
+
+    users: NDArray[np.int64]
+    times: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    items: NDArray[np.uint64]
+    actions: NDArray[np.uint8]
+    weights: NDArray[np.float32]
+
+    @staticmethod
+    def of(line: Timeline, events: NDArray[np.integer]) -> Shelf:
+        """These events of a timeline; exact repeats vanish, as they do in a history."""
+        order, _ = by_user(line.users[events], line.times[events], line.actions[events], line.items[events])
+        return Shelf._of(line, events[order])
+
+    @staticmethod
+    def arrived(line: Timeline, events: NDArray[np.integer]) -> Shelf:
+        """These events in the order in which they came, repeats and all."""
+        return Shelf._of(line, events[np.argsort(line.users[events], kind="stable")])
+
+    @staticmethod
+    def _of(line: Timeline, at: NDArray[np.integer]) -> Shelf:
+        return Shelf(line.users[at], line.times[at], line.rows[at], line.items[at], line.actions[at], line.weights[at])
+
+    def span(self, users: NDArray[np.int64], before: NDArray[np.int64] | None = None) -> tuple[NDArray, NDArray]:
+        """Start and end, i64[B] each, of what each user did, or did before a time."""
+        starts = np.searchsorted(self.users, users)
+        if before is None:
+            return starts, np.searchsorted(self.users, users, side="right")
+        # rank of (user, time) among all: users are dense enough to be searched one after the other by a joint key
+        _, joint = np.unique(np.concatenate([self.times, before]), return_inverse=True)
+        wide = int(joint.max(initial=0)) + 1
+        keys = self.users * wide + joint[: len(self.users)]
+        return starts, np.searchsorted(keys, users * wide + joint[len(self.users) :])
+
+    def cut(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Histories:
+        """The histories that are these spans: the newest 128 of each, and what fell off as seen."""
+        lengths = np.minimum(ends - starts, HISTORY)
+        wide = int(lengths.max(initial=0))
+        place = ends[:, None] - wide + np.arange(wide)[None]
+        there = place >= (ends - lengths)[:, None]
+        place = np.where(there, place, 0)
+
+        def column(values: NDArray) -> NDArray:
+            return np.where(there, values[place], np.zeros((), values.dtype)) if wide else values[place]
+
+        fallen = ends - starts - lengths
+        offsets = np.concatenate([[0], np.cumsum(fallen)]).astype(np.int64)
+        at = np.repeat(starts - offsets[:-1], fallen) + np.arange(offsets[-1])
+        return Histories(
+            column(self.items),
+            column(self.actions),
+            column(self.times),
+            column(self.weights),
+            lengths.astype(np.int32),
+            seen_hash(self.items[at]),
+            offsets,
+        )

@@ -1,0 +1,120 @@
+"""What a worker serves, in parts: an engine's vectors, the counts, and both as the engine mixes them.
+
+Counts are read by the worker's own code (`model.online`), and mixed by its own (`model.mix`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.engine import Engine
+from model.evaluation.exams import Asked, Method, World
+from model.evaluation.methods.choosing import sweep
+from model.mix import Mix, combined, counted
+from model.online import OnlineParams, OnlineScores, Sums, bucket_of
+from model.replay import Timeline
+
+PARAMS = ("recency", "shrink", "half_life_days", "popularity_half_life_days")
+GRID: Mapping[str, Sequence[object]] = {
+    "popular": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+    "repeat": (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    "repeat_recency": (0.3, 0.5, 0.7, 0.85, 0.93, 0.97, 1.0),
+    "recency": (0.3, 0.5, 0.7, 0.85, 0.95, 1.0),
+    "shrink": (0.0, 2.0, 5.0, 20.0, 50.0),
+    "half_life_days": (15.0, 30.0, 60.0, 120.0, 1000.0),
+    "popularity_half_life_days": (3.0, 7.0, 15.0, 30.0, 60.0, 120.0, 1000.0),
+}
+
+
+class Counting:
+    """The counts' scores, kept up with a timeline; shared by methods that read the same."""
+
+    def __init__(self, world: World, params: OnlineParams) -> None:
+        self.params = params
+        self._catalog = world.catalog
+        self._line: Timeline | None = None
+        self._sums: Sums | None = None
+        self._end, self._bucket = 0, 0
+        self._online = OnlineScores.empty(world.catalog, params)
+
+    def at(self, line: Timeline, end: int) -> OnlineScores:
+        """Scores from the first `end` events, as of the event after them."""
+        bucket = int(bucket_of(line.times[min(end, len(line) - 1)], self.params.bucket_ms))
+        if line is not self._line or end < self._end or bucket != self._bucket or self._sums is None:
+            self._sums = Sums.of(self._catalog, line.counts(end, self.params), bucket, self.params)
+        elif end > self._end:
+            new = line.counts(end, self.params, self._end)
+            self._sums = self._sums + Sums.of(self._catalog, new, bucket, self.params)
+        else:
+            return self._online
+        self._line, self._end, self._bucket = line, end, bucket
+        self._online = self._sums.scores(self.params)
+        return self._online
+
+
+class Counts(Method):
+    """Co-occurrence, popularity and, with `repeat`, what users come back to; no vectors."""
+
+    def __init__(self, world: World, mix: Mix, params: OnlineParams | None = None, repeat: bool = False) -> None:
+        self.name = "counts+repeat" if repeat else "counts"
+        self._world, self._mix, self._repeat = world, mix, repeat
+        self._counting = Counting(world, params or OnlineParams())
+
+    def learn(self, line: Timeline, end: int) -> None:
+        self._online = self._counting.at(line, end)
+
+    def add(self, line: Timeline, first: int, last: int) -> None:
+        self._online = self._counting.at(line, last)
+
+    def scores(self, asked: Asked) -> NDArray[np.floating]:
+        online, mix = self._online, self._mix
+        own = online.returned(asked.rows, mix) if mix.repeat else None
+        return counted(online.related(asked.window()), online.popularity[None], mix, own)
+
+    def settings(self) -> dict[str, object]:
+        mix = ("popular", "repeat", "repeat_recency") if self._repeat else ("popular",)
+        return {k: getattr(self._mix, k) for k in mix} | {k: getattr(self._counting.params, k) for k in PARAMS}
+
+    def variants(self) -> Sequence[Method]:
+        return [
+            self._with(change)
+            for change in sweep(self.settings(), {k: v for k, v in GRID.items() if k in self.settings()})
+        ]
+
+    def _with(self, change: Mapping[str, object]) -> Counts:
+        params = self._counting.params.model_copy(update={k: v for k, v in change.items() if k in PARAMS})
+        mix = self._mix.model_copy(update={k: v for k, v in change.items() if k not in PARAMS})
+        other = Counts(self._world, mix, params, self._repeat)
+        if params == self._counting.params:
+            other._counting = self._counting
+        return other
+
+
+class Served(Method):
+    """An engine's vectors (`neural`), or these and the counts as its mix says."""
+
+    def __init__(
+        self, world: World, engine: Engine, name: str, neural_only: bool = False, mix: Mix | None = None
+    ) -> None:
+        self.name, self._world, self._engine, self._alone = name, world, engine, neural_only
+        self._mix = mix or engine.mix
+        self._counting = Counting(world, OnlineParams())
+
+    def learn(self, line: Timeline, end: int) -> None:
+        if not self._alone:
+            self._online = self._counting.at(line, end)
+
+    def add(self, line: Timeline, first: int, last: int) -> None:
+        self.learn(line, last)
+
+    def scores(self, asked: Asked) -> NDArray[np.floating]:
+        h, engine = asked.histories, self._engine
+        neural = engine.encode(h, engine.profiles(h)).vectors.cpu().numpy() @ engine.item_vectors.T
+        if self._alone:
+            return neural
+        rows = engine.window_rows(h)[1]
+        own = self._online.returned(asked.rows, self._mix) if self._mix.repeat else None
+        return combined(neural, self._online.related(rows), self._online.popularity[None], self._mix, own)

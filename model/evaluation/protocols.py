@@ -1,0 +1,67 @@
+"""The protocols by name, and an evaluation from a data set to a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from model.evaluation import basket, loo, session_stream, temporal
+from model.evaluation.exams import Exam, Method, World
+from model.evaluation.running import Progress, choose, take
+from model.evaluation.tables import Table
+
+
+class UnknownProtocolError(ValueError):
+    """A name that no protocol has."""
+
+
+Exams = tuple[Exam, list[Exam]]
+K = {"session-stream": 20}
+"""Length of a list where the literature's is not 10."""
+
+
+def _temporal(world: World, splits: tuple[float, float, float]) -> dict[str, Exams]:
+    chosen, tests = temporal.exams(world, splits, strict=True)
+    return {test.name: (chosen, [test]) for test in tests}
+
+
+PROTOCOLS: Mapping[str, Callable[[World, tuple[float, float, float]], dict[str, Exams]]] = MappingProxyType(
+    {
+        "temporal": _temporal,
+        "basket": lambda world, splits: {"basket": basket.exams(world, splits)},
+        "loo": lambda world, splits: {"loo": loo.exams(world)},
+        "session-stream": lambda world, splits: {
+            "static": session_stream.exams(world),
+            "online": session_stream.exams(world, online=True),
+        },
+    }
+)
+"""Each gives, by the name of a row, the exam that settings are chosen by and the tests."""
+
+
+def evaluate(
+    world: World,
+    protocol: str,
+    methods: Sequence[Method],
+    splits: tuple[float, float, float] = temporal.SPLITS,
+    k: int | None = None,
+    tune: bool = True,
+    progress: Callable[[str], Progress] | None = None,
+    rows: Sequence[str] | None = None,
+) -> dict[str, tuple[Table, list[Method]]]:
+    """By row of the protocol (`temporal` and `strict`; `static` and `online`; else one): the table, and the methods
+    with the settings that were chosen. rows: only these. `progress(title)` gives something to report to.
+    """
+    if protocol not in PROTOCOLS:
+        raise UnknownProtocolError(f"no protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
+    report = progress or (lambda title: lambda done, total: None)
+    found: dict[str, tuple[Table, list[Method]]] = {}
+    chosen: dict[int, list[Method]] = {}
+    for name, (validation, tests) in PROTOCOLS[protocol](world, splits).items():
+        if rows and name not in rows:
+            continue
+        if id(validation) not in chosen:
+            chosen[id(validation)] = choose(methods, validation, progress=report("choosing")) if tune else list(methods)
+        ready = chosen[id(validation)]
+        found[name] = take(ready, tests, world, k or K.get(protocol, 10), report(f"testing {name}")), ready
+    return found

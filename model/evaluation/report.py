@@ -1,0 +1,95 @@
+"""An evaluation as text, as JSON, and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table as Grid
+
+from model.evaluation.exams import Method, World
+from model.evaluation.methods.text import tfidf_svd
+from model.evaluation.tables import Table
+from model.metrics import Interval
+
+Tables = Mapping[str, tuple[Table, list[Method]]]
+SHOWN = ("hr", "ndcg", "mrr@", "coverage", "novelty", "diversity", "seconds")
+
+
+class PlotError(RuntimeError):
+    """A plot that cannot be drawn; the message says what to do."""
+
+
+def rows_of(table: Table, world: World) -> dict[str, dict[str, Any]]:
+    """By method, every metric. Novelty is by what was learned first; diversity by the words of items (TF-IDF + SVD)."""
+    texts = [world.items[i].text_for_encoder() for i in world.catalog.ids]
+    return table.rows(tfidf_svd(texts, 64))
+
+
+def as_dict(tables: Tables, world: World) -> dict[str, Any]:
+    """All of it in plain values, an interval as [mean, low, high]."""
+    found: dict[str, Any] = {}
+    for name, (table, methods) in tables.items():
+        settings = {m.name: m.settings() for m in methods}
+        found[name] = {
+            "questions": len(table.asks),
+            "methods": {
+                method: {"settings": settings.get(method, {}), **{m: _plain(v) for m, v in row.items()}}
+                for method, row in rows_of(table, world).items()
+            },
+            "segments": table.by_segment(),
+        }
+    return found
+
+
+def _plain(value: object) -> object:
+    return [value.mean, value.low, value.high] if isinstance(value, Interval) else value
+
+
+def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
+    """Two tables a row of the protocol: metrics with their intervals, and HR by segment."""
+    for name, (table, _) in tables.items():
+        rows = rows_of(table, world)
+        grid = Grid(title=f"{data}, {name}: {len(table.asks)} questions", title_justify="left")
+        columns = [c for c in next(iter(rows.values())) if c.startswith(SHOWN)]
+        for column in ("method", *columns):
+            grid.add_column(column)
+        for method, row in rows.items():
+            grid.add_row(method, *(_cell(row[c]) for c in columns))
+        yield grid
+        yield _segments(table, f"HR@{table.k} by segment")
+
+
+def _segments(table: Table, title: str) -> Grid:
+    grid = Grid(title=title, title_justify="left")
+    for column in ("segment", "questions", *table.answers):
+        grid.add_column(column)
+    for segment, row in table.by_segment().items():
+        grid.add_row(segment, str(row["questions"]), *(f"{row[n]:.4f}" for n in table.answers))
+    return grid
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def draw(tables: Tables, data: str, path: Path) -> None:
+    """Means and intervals of HR and NDCG, a panel each. Raises PlotError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise PlotError("plots are drawn by matplotlib: pip install 'eddyline[plot]'") from e
+    figure = Figure(figsize=(10, 2 + 0.35 * sum(len(t.answers) for t, _ in tables.values())), layout="constrained")
+    axes: Sequence[Any] = figure.subplots(1, 2, sharey=True)
+    k = next(iter(tables.values()))[0].k
+    labels = [f"{method} ({row})" for row, (table, _) in tables.items() for method in table.answers]
+    for axis, metric in zip(axes, (f"hr@{k}", f"ndcg@{k}"), strict=True):
+        found = [table.interval(table.metrics(m)[metric]) for table, _ in tables.values() for m in table.answers]
+        means = [i.mean for i in found]
+        errors = [[i.mean - i.low for i in found], [i.high - i.mean for i in found]]
+        axis.barh(range(len(found)), means, xerr=errors, color="#4878a8", ecolor="#333333")
+        axis.set_yticks(range(len(found)), labels)
+        axis.set_title(f"{metric.upper()}, {data}")
+    axes[0].invert_yaxis()
+    figure.savefig(path)

@@ -1,0 +1,79 @@
+"""Tables: means, intervals, differences and segments, by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.evaluation.methods.registry import make
+from model.evaluation.protocols import evaluate
+from model.evaluation.report import PlotError, as_dict, draw, shown
+from model.evaluation.tables import Answers, Asks, Table
+from tests.model.evaluation.worlds import ring_world
+
+
+def table_of(ranks: dict[str, list[list[float]]], exam: list[int], history: list[int] | None = None) -> Table:
+    t = len(exam)
+    asks = Asks(np.arange(t), np.arange(t), np.array(exam), np.array(history or [1] * t), np.array([0, 5, 50, 500][:t]))
+    lists = np.array([[0, 1], [2, -1]], np.int32)
+    answers = {name: Answers(np.array(r, float), lists, 1.0) for name, r in ranks.items()}
+    return Table(2, 4, np.array([3, 1, 0, 0]), asks, answers)
+
+
+def test_seeds_are_averaged_question_by_question():
+    table = table_of({"a": [[1, 3], [1, 1]]}, [0, 0])
+    assert table.metrics("a")["hr@2"].tolist() == [1.0, 0.5]
+    assert table.metrics("a")["precision@2"].tolist() == [0.5, 0.25]
+    np.testing.assert_allclose(table.metrics("a")["mrr"], [1, (1 / 3 + 1) / 2])
+    np.testing.assert_allclose(table.metrics("a")["mrr@2"], [1, 0.5])
+
+
+def test_exams_have_equal_weight_however_many_questions_they_have():
+    table = table_of({"a": [[1, 9, 9, 9]]}, [0, 1, 1, 1])
+    assert table.interval(table.metrics("a")["hr@2"]).mean == pytest.approx(0.5)
+
+
+def test_a_difference_is_paired():
+    table = table_of({"a": [[1, 1, 1, 9]], "b": [[9, 1, 1, 9]]}, [0, 0, 0, 0])
+    assert table.difference("a", "b")["hr@2"].mean == 0.25
+
+
+def test_segments_say_who_asked_and_what_for():
+    table = table_of({"a": [[1, 9, 1, 9]]}, [0, 0, 0, 0], history=[0, 1, 20, 40])
+    found = table.by_segment()
+    assert found["new users"] == {"questions": 1, "a": 1.0}
+    assert found["light users"] == {"questions": 2, "a": 0.5}
+    assert found["heavy users"] == {"questions": 1, "a": 0.0}
+    assert found["cold items"] == {"questions": 1, "a": 1.0}
+    assert found["rare items"] == {"questions": 1, "a": 0.0}
+    assert found["window 1"]["questions"] == found["window 32"]["questions"] == 1
+
+
+def test_rows_say_what_lists_are_like():
+    row = table_of({"a": [[1, 2]]}, [0, 0]).rows(np.eye(4))["a"]
+    assert row["coverage"] == 0.75
+    assert row["diversity"] == 1.0
+    # of 4 + 4 counts: 4, 2 and 1
+    assert row["novelty"] == pytest.approx((1 + 2 + 3) / 3)
+
+
+def test_an_evaluation_is_told_as_text_json_and_plot(tmp_path: Path):
+    world = ring_world(users=10)
+    tables = evaluate(world, "loo", make(["popular", "counts"], world), k=3, tune=False)
+    told = json.loads(json.dumps(as_dict(tables, world)))["loo"]
+    assert told["questions"] == 10
+    assert list(told["methods"]) == ["popular", "counts"]
+    mean, low, high = told["methods"]["counts"]["hr@3"]
+    assert low <= mean <= high
+    assert [grid.title for grid in shown(tables, "ring", world)] == ["ring, loo: 10 questions", "HR@3 by segment"]
+    draw(tables, "ring", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    world = ring_world(users=4)
+    tables = evaluate(world, "loo", make(["popular"], world), k=3, tune=False)
+    with pytest.raises(PlotError, match=r"eddyline\[plot\]"):
+        draw(tables, "ring", tmp_path / "plot.png")

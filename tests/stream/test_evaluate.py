@@ -1,0 +1,51 @@
+"""`eddyline evaluate` on a folder that nobody has seen, through the command itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from model.dataset import DatasetError
+from model.datasets import load
+from stream.console.cli import app
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten people who go round a ring of twelve items."""
+    lines = [f"u{u},i{(u + n) % 12},click,{1000 * (10 * n + u)}" for n in range(9) for u in range(10)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,action,ts", *lines]))
+    return tmp_path
+
+
+@pytest.mark.parametrize("protocol", ["temporal", "basket", "loo"])
+def test_a_folder_goes_through_every_protocol(folder: Path, protocol: str):
+    asked = ["evaluate", str(folder), "--protocol", protocol, "--models", "popular,item-knn,counts", "--json"]
+    done = CliRunner().invoke(app, [*asked, "--begin", "0.7"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["protocol"] == protocol
+    for row in told["rows"].values():
+        found = row["methods"]
+        assert list(found) == ["popular", "item-knn", "counts"]
+        assert found["counts"]["mrr"][0] > found["popular"]["mrr"][0]
+
+
+def test_a_table_and_a_plot_for_people(folder: Path):
+    plot = folder / "plot.svg"
+    asked = ["evaluate", str(folder), "--models", "popular,counts", "--rows", "strict", "--plot", str(plot)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "strict: 9 questions" in done.stdout
+    assert "HR@10 by segment" in done.stdout
+    assert plot.read_text().startswith("<?xml")
+
+
+def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("EDDYLINE_DATA", raising=False)
+    with pytest.raises(DatasetError, match=r"set EDDYLINE_DATA to the folder that holds ml1m/sequences.txt.gz"):
+        load("ml1m", tmp_path)
+    monkeypatch.setenv("EDDYLINE_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match="not found; EDDYLINE_DATA must be the folder"):
+        load("diginetica", tmp_path)
