@@ -19,6 +19,7 @@ from model.evaluation.methods.popularity import Popularity
 from model.evaluation.methods.served import Counts, Served
 from model.evaluation.methods.text import TextSvd
 from model.evaluation.methods.trained import Trained
+from model.evaluation.methods.walks import Walks
 from model.mix import Mix
 
 
@@ -42,6 +43,7 @@ METHODS: Mapping[str, Callable[[World], Method]] = MappingProxyType(
         "tfidf-svd": lambda w: TextSvd(_titles(w)),
         "counts": lambda w: Counts(w, Mix(), repeat=False),
         "counts+repeat": lambda w: Counts(w, Mix(repeat=0.3), repeat=True),
+        "walks": lambda w: Walks(len(w.catalog)),
         "fallback": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback"),
         "fallback-neural": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback-neural", neural_only=True),
     }
@@ -53,7 +55,7 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "temporal": ("popular", "popular-7d", "item-knn", "tfidf-svd", "counts", "fallback-neural", "fallback"),
         "basket": ("popular", "popular-7d", "item-knn", "personal", "personal+popular", "counts", "counts+repeat"),
         "loo": ("popular", "item-knn", "ease", "tfidf-svd", "counts", "fallback-neural", "fallback"),
-        "session-stream": ("popular", "counts", "counts+repeat"),
+        "session-stream": ("popular", "counts", "counts+repeat", "walks"),
     }
 )
 """By protocol: what is compared unless methods are named."""

@@ -10,6 +10,7 @@ from model.evaluation.methods.ease import TooLargeError
 from model.evaluation.methods.popularity import Popularity
 from model.evaluation.methods.registry import DEFAULTS, METHODS, UnknownMethodError, make
 from model.evaluation.methods.text import tfidf_svd
+from model.evaluation.methods.walks import near_pairs
 from model.replay import Timeline, timeline
 from tests.model.evaluation.worlds import happened, world_of
 
@@ -77,7 +78,7 @@ def test_variants_begin_with_the_present_settings(method: Method):
     assert {v.name for v in variants} == {method.name}
 
 
-@pytest.mark.parametrize("name", ["item-knn", "ease", "counts", "counts+repeat", "fallback"])
+@pytest.mark.parametrize("name", ["item-knn", "ease", "counts", "counts+repeat", "walks", "fallback"])
 def test_who_took_0_is_shown_2_and_not_3(name: str, world: World, line: Timeline):
     (method,) = make([name], world)
     method.learn(line, len(line))
@@ -99,7 +100,7 @@ def test_what_everybody_took_comes_first(name: str, world: World, line: Timeline
     assert method.scores(asked(world, line, ["z"]))[0].argmax() == 4
 
 
-@pytest.mark.parametrize("name", ["personal", "personal+popular", "counts+repeat"])
+@pytest.mark.parametrize("name", ["personal", "personal+popular", "counts+repeat", "walks"])
 def test_what_a_user_took_is_shown_again(name: str, world: World, line: Timeline):
     (method,) = make([name], world)
     method.learn(line, len(line))
@@ -160,3 +161,23 @@ def test_texts_that_share_a_word_are_near():
     vectors = tfidf_svd(["red wine", "white wine", "bread", "white bread"], 3)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_pairs_weigh_by_how_near_they_are():
+    users, rows = np.array([0, 1, 0, 0, 0]), np.array([5, 4, 1, 5, 2], np.int32)
+    found = near_pairs(users, rows, 6).toarray()
+    # user 0 met 5, 1, 5, 2: 5 -> 1 next; 5 -> 2 three apart and next; 1 -> 5 next; 1 -> 2 two apart
+    assert found[5, 1] == 1
+    assert found[5, 2] == pytest.approx(1 + 1 / 3)
+    assert (found[1, 5], found[1, 2]) == (1, 0.5)
+    assert found.sum() == pytest.approx(1 + 4 / 3 + 1.5)
+
+
+def test_a_second_step_joins_items_that_were_never_met_together():
+    rows = [("a", 0, 0), ("a", 1, 1), ("b", 1, 2), ("b", 2, 3), ("z", 0, 4)]
+    world = world_of(happened(rows), 4)
+    line = timeline(world.events, world.catalog)
+    (method,) = make(["walks"], world)
+    method.learn(line, 4)
+    scores = method.scores(asked(world, line, ["z"]))[0]
+    assert scores[1] > scores[2] > scores[3]

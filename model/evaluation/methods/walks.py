@@ -1,0 +1,109 @@
+"""Walks of two steps over what was met together: a counter for short sessions, nothing of it trained.
+
+Co-occurrence counts weigh 1 / distance, count backwards too, and are shrunk; from the window one step is taken, and a
+second, lesser one from where the first leads, so that items that were never met together are still joined by one
+between. Beside it: what the session has met already, and popularity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from model.evaluation.exams import Asked, Method, liked
+from model.evaluation.methods.choosing import sweep
+from model.evaluation.methods.itemknn import nearest
+from model.evaluation.methods.matrix import decayed, history_matrix
+from model.online import PAIR_STEPS
+from model.replay import Timeline
+
+NEIGHBOURS = 100
+"""Steps kept from each item: the likeliest."""
+REFRESH = 5000
+"""Events after which steps are computed anew, where events are told on the way."""
+GRID = {
+    "back": (0.0, 0.5, 0.8, 1.0),
+    "shrink": (1.0, 5.0, 20.0, 50.0),
+    "second": (0.0, 0.1, 0.3, 1.0, 3.0),
+    "recency": (0.3, 0.5, 0.7, 0.85, 0.95),
+    "repeat": (0.0, 0.1, 0.2, 0.4, 0.8),
+    "repeat_recency": (0.5, 0.7, 0.8, 0.9, 1.0),
+    "popular": (0.001, 0.01, 0.1, 1.0),
+}
+START = {
+    "back": 0.8,
+    "shrink": 20.0,
+    "second": 0.3,
+    "recency": 0.7,
+    "repeat": 0.4,
+    "repeat_recency": 0.8,
+    "popular": 0.01,
+}
+
+
+class Walks(Method):
+    """Over N items; settings as in `GRID`."""
+
+    name = "walks"
+
+    def __init__(self, items: int, settings: dict[str, float] | None = None) -> None:
+        self._items, self._settings = items, dict(settings or START)
+
+    def learn(self, line: Timeline, end: int) -> None:
+        s = self._settings
+        self._learned = end
+        at = liked(line, 0, end)
+        met = np.bincount(line.rows[at], minlength=self._items).astype(np.float64)
+        self._popular = ((met + 0.1) / (met.sum() + 0.1 * self._items)).astype(np.float32)
+        followed = near_pairs(line.users[at], line.rows[at], self._items)
+        together = (followed + s["back"] * followed.T).tocoo()
+        value = together.data / (met[together.row] + s["shrink"])
+        row, col, value = nearest(together.row, together.col, value, NEIGHBOURS)
+        shape = (self._items, self._items)
+        self._steps: Any = sparse.csr_array((value.astype(np.float32), (row, col)), shape=shape)
+
+    def add(self, line: Timeline, first: int, last: int) -> None:
+        if last - self._learned >= REFRESH:
+            self.learn(line, last)
+
+    def scores(self, asked: Asked) -> NDArray[np.floating]:
+        s, window = self._settings, asked.window()
+        walked = self._shares(window, s["recency"]) @ self._steps
+        if s["second"]:
+            walked = walked + s["second"] * (walked @ self._steps)
+        whole = walked + s["repeat"] * self._shares(window, s["repeat_recency"])
+        return whole.toarray() + np.float32(s["popular"]) * self._popular
+
+    def _shares(self, window: NDArray[np.int32], recency: float) -> Any:
+        """CSR f32[B,N]: the window's items by recency, summing to 1."""
+        weights = decayed(window, recency)
+        return history_matrix(window, self._items, weights / np.maximum(weights.sum(1, keepdims=True), 1e-9))
+
+    def settings(self) -> dict[str, object]:
+        return dict(self._settings)
+
+    def variants(self) -> Sequence[Method]:
+        return [Walks(self._items, change) for change in sweep(self._settings, GRID)]
+
+
+def near_pairs(users: NDArray[np.int64], rows: NDArray[np.int32], items: int) -> Any:
+    """CSR f32[N,N]: for two different items that a user met at most `PAIR_STEPS` apart, the first before the second, the
+    sum of 1 / distance. users and rows of n events in order.
+    """
+    order = np.argsort(users, kind="stable")
+    u, r = users[order], rows[order]
+    before, after, value = [], [], []
+    for apart in range(1, min(PAIR_STEPS, len(u) - 1) + 1):
+        at = np.flatnonzero((u[apart:] == u[:-apart]) & (r[apart:] != r[:-apart]))
+        before.append(r[at])
+        after.append(r[at + apart])
+        value.append(np.full(len(at), 1 / apart, np.float32))
+    none = np.zeros(0, np.int32)
+    places = (np.concatenate([none, *before]), np.concatenate([none, *after]))
+    found: Any = sparse.csr_array((np.concatenate([np.zeros(0, np.float32), *value]), places), shape=(items, items))
+    found.sum_duplicates()
+    return found
