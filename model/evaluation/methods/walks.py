@@ -91,8 +91,8 @@ class Walks(Method):
 
 
 def near_pairs(users: NDArray[np.int64], rows: NDArray[np.int32], items: int) -> Any:
-    """CSR f32[N,N]: for two different items that a user met at most `PAIR_STEPS` apart, the first before the second, the
-    sum of 1 / distance. users and rows of n events in order.
+    """CSR f32[N,N]: for two different items that a user met at most `PAIR_STEPS` apart, the first before the
+    second, the sum of 1 / distance. users and rows of n events in order.
     """
     order = np.argsort(users, kind="stable")
     u, r = users[order], rows[order]
