@@ -7,8 +7,8 @@ would have them, what may be shown, and the catalogue row that was taken next.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,18 @@ class Exam:
     papers: Callable[[], Iterable[Paper]]
     questions: int
     online: bool = True
+
+    def every(self, n: int) -> Exam:
+        """The same exam with every n-th question of each paper only; what methods are told stays the same."""
+        if n == 1:
+            return self
+        whole = self.papers
+
+        def some() -> Iterator[Paper]:
+            for paper in whole():
+                yield paper.take(np.arange(0, len(paper.asked), n))
+
+        return replace(self, papers=some, questions=self.questions // n)
 
     def learned(self, items: int) -> NDArray[np.int64]:
         """How often each of N items was met among what is learned before the exam, i64[N]."""

@@ -48,9 +48,10 @@ def evaluate(
     tune: bool = True,
     progress: Callable[[str], Progress] | None = None,
     rows: Sequence[str] | None = None,
+    every: int = 1,
 ) -> dict[str, tuple[Table, list[Method]]]:
     """By row of the protocol (`temporal` and `strict`; `static` and `online`; else one): the table, and the methods
-    with the settings that were chosen. rows: only these. `progress(title)` gives something to report to.
+    with the settings that were chosen. rows: only these. every: ask every n-th question of the tests only. `progress(title)` gives something to report to.
     """
     if protocol not in PROTOCOLS:
         raise UnknownProtocolError(f"no protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
@@ -63,5 +64,10 @@ def evaluate(
         if id(validation) not in chosen:
             chosen[id(validation)] = choose(methods, validation, progress=report("choosing")) if tune else list(methods)
         ready = chosen[id(validation)]
-        found[name] = take(ready, tests, world, k or K.get(protocol, 10), report(f"testing {name}")), ready
+        found[name] = (
+            take(
+                ready, [test.every(every) for test in tests], world, k or K.get(protocol, 10), report(f"testing {name}")
+            ),
+            ready,
+        )
     return found

@@ -132,6 +132,7 @@ def evaluate(
         str, typer.Option(help="Only these rows of the protocol, as temporal,strict or static,online.")
     ] = "",
     seeds: Annotated[int, typer.Option(help="So many seeds; a method that uses none is run once.", min=1)] = 1,
+    every: Annotated[int, typer.Option(help="Ask every N-th question of the test only.", min=1)] = 1,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -156,7 +157,7 @@ def evaluate(
     with ExitStack() as bars:
         splits = (begin - 0.05, begin, 1.0)
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
-        tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted)
+        tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted, every)
     if plot:
         draw(tables, found.name, Path(plot))
     if as_json:

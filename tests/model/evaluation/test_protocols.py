@@ -197,3 +197,11 @@ def test_a_paper_is_cut_with_all_that_belongs_to_it():
     assert some.targets.tolist() == paper.targets[[1, 3]].tolist()
     assert some.asked.rows.tolist() == paper.asked.rows[[1, 3]].tolist()
     assert some.asked.allowed.tolist() == paper.asked.allowed[[1, 3]].tolist()
+
+
+def test_a_thinner_exam_asks_less_and_tells_as_much():
+    (exam,) = temporal.exams(ring_world(users=10, steps=4), (0.4, 0.5, 1.0), refresh=7)[1]
+    whole, some = list(exam.papers()), list(exam.every(3).papers())
+    assert [p.known for p in some] == [p.known for p in whole]
+    for paper, part in zip(whole, some, strict=True):
+        assert part.targets.tolist() == paper.targets[::3].tolist()
