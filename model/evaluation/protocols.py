@@ -51,7 +51,8 @@ def evaluate(
     every: int = 1,
 ) -> dict[str, tuple[Table, list[Method]]]:
     """By row of the protocol (`temporal` and `strict`; `static` and `online`; else one): the table, and the methods
-    with the settings that were chosen. rows: only these. every: ask every n-th question of the tests only. `progress(title)` gives something to report to.
+    with the settings that were chosen. rows: only these. every: ask every n-th question of the tests only.
+    `progress(title)` gives something to report to.
     """
     if protocol not in PROTOCOLS:
         raise UnknownProtocolError(f"no protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
