@@ -117,12 +117,14 @@ class Fallback:
 
 
 def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Profiles f32[S,P] of B users as f32[B,S,P], left-padded, and a mask bool[B,S]; S is at least 1."""
+    """Profiles f32[S,P] of B users as f32[B,S,P], left-padded, and a mask bool[B,S] of the rows that say
+    anything; S is at least 1.
+    """
     most = max([1, *(len(p) for p in profiles)])
     vectors = np.zeros((len(profiles), most, dim), np.float32)
     mask = np.zeros((len(profiles), most), bool)
     for b, profile in enumerate(profiles):
         if len(profile):
             vectors[b, most - len(profile) :] = profile
-            mask[b, most - len(profile) :] = True
+            mask[b, most - len(profile) :] = profile.any(1)
     return torch.from_numpy(vectors).to(device), torch.from_numpy(mask).to(device)

@@ -25,8 +25,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from model.config import ModelConfig
 from model.dataset import Events
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"

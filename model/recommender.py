@@ -8,41 +8,20 @@ alone, so it can be found the moment it has a text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model import fusion
+from model import fusion, longterm, shortterm
 from model.baselines import padded
+from model.config import ModelConfig
 from model.fusion import Fused
-from model.history import WINDOW, Histories
-from model.longterm import SEGMENTS, Document, Encode, LongTerm, Pooled
+from model.history import Histories
+from model.longterm import SEGMENTS, Encode, LongTerm
 from model.mix import Mix
-from model.shortterm import GptEncoder
-
-
-class ModelConfig(BaseModel):
-    """What a model is made of; with its weights, all that is needed to load it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    short_term: Literal["gpt"] = "gpt"
-    long_term: Literal["pooled", "document"] = "pooled"
-    fusion: Literal["attention", "alpha"] = "attention"
-    version: int = Field(default=1, ge=1, description="the number after the @ of its name")
-    dim: int = Field(default=96, ge=8, description="length of user and item vectors")
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    window: int = Field(default=WINDOW, ge=1, description="interactions that the short-term encoder reads")
-    text_dim: int = Field(default=384, ge=1, description="length of the text vectors it was trained with")
-    items: int = Field(default=0, ge=0, description="items it has an id embedding for")
-    alpha: float = Field(default=0.7, ge=0, le=1, description="fusion alpha: weight of the window")
-    mix: Mix = Mix(neural=1.0)  # the neural score is in nats already: it was trained as a log-probability
 
 
 class Recommender(nn.Module):
@@ -61,10 +40,11 @@ class Recommender(nn.Module):
         self.register_buffer("text_mean", torch.zeros(config.text_dim))
         self.id = nn.Embedding(config.items, config.dim)
         self.text = nn.Linear(config.text_dim, config.dim, bias=False)
-        self.short = GptEncoder(config.dim, config.layers, config.heads, dropout, config.window)
+        self.short = shortterm.make(config, dropout)
         self.long = nn.Linear(config.text_dim, config.dim)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.recency = nn.Parameter(torch.zeros(SEGMENTS))
+        self.gate = fusion.Gate(config.dim) if config.fusion == "gate" else None
         nn.init.normal_(self.id.weight, std=0.02)
 
     @property
@@ -109,11 +89,7 @@ class Recommender(nn.Module):
         return self.text(normalize(text_NP - self.text_mean, dim=-1)) + self.id(row_N.clamp(min=0)) * keep_N1
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
-        if self.config.long_term == "pooled":
-            return Pooled(text)
-        if encode is None:
-            raise ValueError(f"{self.name} reads histories as documents: give the engine a text encoder")
-        return Document(titles, encode, self.config.text_dim)
+        return longterm.make(self.config.long_term, text, titles, encode)
 
     def encode(
         self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
@@ -123,26 +99,30 @@ class Recommender(nn.Module):
             rows, window = np.full((len(rows), 1), -1, np.int32), Histories.empty(len(rows), 1)
         rows_BK = torch.from_numpy(rows.astype(np.int64)).to(device)
         there_BK = rows_BK >= 0
+        times_BK = torch.from_numpy(window.times).to(device)
         short_BD = self.short(
             items[rows_BK.clamp(min=0)] * there_BK[..., None],
             torch.from_numpy(window.actions.astype(np.int64)).to(device),
-            torch.from_numpy(window.times).to(device),
+            times_BK,
             there_BK,
             last=True,
         )
-        return self.fuse(short_BD, *padded(profiles, self.config.text_dim, device))
-
-    def fuse(self, short_BD: Tensor, profile_BSP: Tensor, mask_BS: Tensor) -> Fused:
-        """Window vectors with profiles f32[B,S,P], newest segment last, S up to 8."""
-        return self.fuse_projected(short_BD, self.project(profile_BSP), mask_BS)
+        profile_BSP, mask_BS = padded(profiles, self.config.text_dim, device)
+        return self.fuse(short_BD, self.project(profile_BSP), mask_BS, fusion.window_facts(times_BK, there_BK)[:, -1])
 
     def project(self, profile_BSP: Tensor) -> Tensor:
-        """Segments in the space of the window vectors: f32[B,S,D]."""
+        """The vectors of profiles in the space of the window vectors: f32[B,S,D]."""
         return self.long(profile_BSP - self.text_mean)
 
-    def fuse_projected(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor) -> Fused:
-        """`fuse` for segments that are projected already."""
-        if self.config.fusion == "alpha":
-            return fusion.alpha(short_BD, long_BSD, mask_BS, self.config.alpha)
+    def fuse(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, window_B2: Tensor) -> Fused:
+        """Window vectors with projected profiles, newest last, S up to 8; window_B2: `fusion.window_facts`."""
         recency_S = self.recency[-long_BSD.shape[1] :]
+        match self.config.fusion:
+            case "alpha":
+                return fusion.alpha(short_BD, long_BSD, mask_BS, self.config.alpha)
+            case "steps":
+                return fusion.steps(short_BD, long_BSD, mask_BS)
+            case "gate":
+                assert self.gate is not None
+                return self.gate(short_BD, long_BSD, mask_BS, window_B2, self.scale, recency_S)
         return fusion.attention(short_BD, long_BSD, mask_BS, self.scale, recency_S)

@@ -27,12 +27,14 @@ from torch.nn import functional as F
 
 from model.baselines import padded
 from model.catalog import Catalog
+from model.config import ModelConfig
 from model.dataset import Events
 from model.engine import Engine
+from model.fusion import window_facts
 from model.longterm import Encode
 from model.mix import Mix
 from model.online import OnlineParams
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from model.replay import Timeline, timeline
 from model.sequences import Batch, Sequences, batch, sequences, windows
 from model.tune import Validation, fit_mix, validation_set
@@ -210,7 +212,8 @@ def batch_loss(model: Recommender, some: Batch, profiles: list[NDArray[np.float3
     which, at = np.unique(some.profile, return_inverse=True)  # windows share profiles: each is projected once
     profile_USP, mask_US = padded([profiles[p] for p in which], text_NP.shape[1], device)
     at_X = torch.from_numpy(at).to(device)
-    users_XD = model.fuse_projected(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X]).vectors
+    facts_X2 = window_facts(times_BK, there_BK)[asked_BK]
+    users_XD = model.fuse(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
     logits_XN = (users_XD @ items_ND.T).masked_fill(met_XN, -1e9)
     return F.cross_entropy(logits_XN, target_X)
 

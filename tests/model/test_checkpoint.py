@@ -9,8 +9,9 @@ import torch
 
 from model import checkpoint
 from model.checkpoint import ModelFolderError
+from model.config import ModelConfig
 from model.mix import Mix
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from tests.model.worlds import ring_walks, shelf, text_vectors
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from model.catalog import Catalog, Item
+from model.config import ModelConfig
 from model.engine import Engine
 from model.history import item_hash, item_hashes
 from model.longterm import Pooled
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from model.replay import timeline
 from model.sequences import batch, sequences, windows
 from model.train import TrainConfig, TrainError, rate, train
@@ -118,7 +119,7 @@ def test_profiles_that_are_documents_train_too_and_need_an_encoder():
 
     text = text_vectors(30)
     model = train(events, catalog, text, config, encode=encode)
-    assert read[0].startswith("click Item")
+    assert read[0].startswith("today: click Item")
     with pytest.raises(ValueError, match="text encoder"):
         Engine(catalog, text, model)
 
