@@ -55,6 +55,7 @@ class Engine:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
+        text_vectors = catalog.contents(text_vectors, getattr(model, "own_dim", 0))
         model = model or Fallback(text_vectors.shape[1], mix or Mix())
         self.mix = mix or model.mix
         self.model = Blended(model, text_vectors.shape[1], self.mix.text) if self.mix.text else model

@@ -30,6 +30,7 @@ from model.baselines import UserModel
 from model.catalog import Catalog
 from model.dataset import Events
 from model.engine import Engine
+from model.longterm import Encode
 from model.metrics import Interval, bootstrap, coverage, gains, hits, middle_ranks, reciprocal
 from model.mix import combined, counted
 from model.online import DAY_MS, OnlineParams
@@ -101,17 +102,18 @@ def temporal(
     model: UserModel | None = None,
     config: EvaluateConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
+    encode: Encode | None = None,
 ) -> Table:
     """The table for all `events`, which must be in time order. `model` must have been trained on no event of
     the test.
 
-    `progress(done, total)` counts test events.
+    `progress(done, total)` counts test events. encode: a text encoder, for models whose profiles are documents.
     """
     c, report = config or EvaluateConfig(), progress or (lambda done, total: None)
     line = timeline(events, catalog, c.action_weights)
     first, last = int(len(line) * c.train), int(len(line) * c.end)
     fallback = Engine(catalog, text_vectors)
-    released = Engine(catalog, text_vectors, model) if model is not None else None
+    released = Engine(catalog, text_vectors, model, encode=encode) if model is not None else None
     week = _Week(line, len(catalog), first)
     users: list[NDArray] = []
     ranks: dict[str, list[NDArray]] = {}

@@ -1,8 +1,9 @@
 """The trained model: item vectors, the short-term encoder over them, and the fusion with the profile.
 
 Not the training loop and not its files (`train.py`, `checkpoint.py`). An item's vector is its text vector,
-centred and projected, plus an embedding of its id; an item that was not in the training set has the text part
-alone, so it can be found the moment it has a text.
+centred and projected, plus an embedding of its id; where items bring vectors of their own (images, sounds), these
+stand beside the text's and are projected with them. An item that was not in the training set has no id embedding,
+so it can be found the moment it has a text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model import fusion, longterm, shortterm
+from model import fusion, heads, longterm, shortterm
 from model.baselines import padded
 from model.config import ModelConfig
 from model.fusion import Fused
@@ -35,6 +36,7 @@ class Recommender(nn.Module):
         self.config = config
         self.id_dropout = id_dropout
         self.metrics: dict[str, object] = {}
+        self.record: dict[str, object] = {}
         # torch has no complete u64: the hashes are kept as the i64 of the same bits
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))
@@ -45,6 +47,8 @@ class Recommender(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.recency = nn.Parameter(torch.zeros(SEGMENTS))
         self.gate = fusion.Gate(config.dim) if config.fusion == "gate" else None
+        self.next_action = heads.NextAction(config.dim) if config.action_head else None
+        self.rating = heads.Rating(config.dim) if config.rating_head else None
         nn.init.normal_(self.id.weight, std=0.02)
 
     @property
@@ -57,6 +61,10 @@ class Recommender(nn.Module):
         return self.config.dim
 
     @property
+    def own_dim(self) -> int:
+        return self.config.own_dim
+
+    @property
     def window(self) -> int:
         return self.config.window
 
@@ -64,13 +72,18 @@ class Recommender(nn.Module):
     def mix(self) -> Mix:
         return self.config.mix
 
-    def set_items(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> None:
+    def set_items(self, hashes: NDArray[np.uint64], text: NDArray[np.float32], id_from_text: bool = False) -> None:
         """Before training: the items to have id embeddings, and their text vectors, whose mean is taken off
-        from now on.
+        from now on. id_from_text: begin with the texts' principal components, in place of noise.
         """
         self.hashes.copy_(torch.from_numpy(hashes.view(np.int64)))
         if len(text) > 1:  # the mean of one text is that text: taking it off would leave nothing
             self.text_mean.copy_(torch.from_numpy(text.mean(0)))
+        if id_from_text:
+            parts = np.linalg.svd(text - text.mean(0), full_matrices=False)
+            start = (parts[0] * parts[1])[:, : self.dim]
+            with torch.no_grad():
+                self.id.weight[:, : start.shape[1]] = torch.from_numpy(0.05 * start / max(start.std(), 1e-9))
 
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         known = {h: row for row, h in enumerate(self.hashes.tolist())}
@@ -86,7 +99,11 @@ class Recommender(nn.Module):
         keep_N1 = (row_N >= 0)[:, None].float()
         if self.training and self.id_dropout:
             keep_N1 = keep_N1 * (torch.rand_like(keep_N1) >= self.id_dropout)
-        return self.text(normalize(text_NP - self.text_mean, dim=-1)) + self.id(row_N.clamp(min=0)) * keep_N1
+        return self.embed_text(text_NP) + self.id(row_N.clamp(min=0)) * keep_N1
+
+    def embed_text(self, text_NP: Tensor) -> Tensor:
+        """The texts' part of item vectors, f32[N,D]."""
+        return self.text(normalize(text_NP - self.text_mean, dim=-1))
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
         return longterm.make(self.config.long_term, text, titles, encode)

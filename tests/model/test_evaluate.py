@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from model.config import TrainConfig
 from model.evaluate import EvaluateConfig, temporal
 from model.history import HistoryLog
 from model.metrics import coverage, hits
@@ -10,7 +11,7 @@ from model.mix import Mix, combined, counted
 from model.online import OnlineParams
 from model.replay import steps, timeline
 from model.sequences import sequences
-from model.train import TrainConfig, train
+from model.train import train
 from model.tune import rankable
 from tests.model.test_train import TINY
 from tests.model.worlds import RING, ring_walks, shelf, text_vectors

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from model.catalog import Catalog, Item
-from model.config import ModelConfig
+from model.config import ModelConfig, TrainConfig
 from model.engine import Engine
 from model.history import item_hash, item_hashes
 from model.longterm import Pooled
 from model.recommender import Recommender
 from model.replay import timeline
 from model.sequences import batch, sequences, windows
-from model.train import TrainConfig, TrainError, rate, train
+from model.train import TrainError, rate, train
 from tests.model.worlds import RING, met, ring_walks, shelf, text_vectors
 
 TEXT = text_vectors(RING)
