@@ -236,9 +236,8 @@ class _Run:
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of what the model would be saved as: its weights, or their average."""
-        return {
-            n: (self._mean[n] if n in self._mean else t).detach().clone() for n, t in self.model.state_dict().items()
-        }
+        whole = self.model.state_dict() | self._mean
+        return {n: t.detach().clone() for n, t in whole.items()}
 
     def averaged(self) -> Recommender:
         """The model with these weights, to be asked and thrown away."""
