@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from model import fusion
+from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import WINDOW, Histories
 from model.longterm import Encode, LongTerm, Pooled
@@ -47,8 +48,12 @@ class UserModel(Protocol):
         """How it wants to be mixed with the counts."""
         ...
 
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What it reads of the catalogue's items, f32[N,P']: of their text vectors f32[N,P], or whatever else."""
+        ...
+
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
-        """f32[N,D] of the catalogue's items, from their hashes u64[N] and text vectors f32[N,P]."""
+        """f32[N,D] of the catalogue's items, from their hashes u64[N] and contents f32[N,P']."""
         ...
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
@@ -82,6 +87,9 @@ class Fallback:
         self.mix = mix
         self.window = window
         self._mean = torch.zeros(dim)
+
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        return text
 
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         vectors = torch.from_numpy(np.ascontiguousarray(text, np.float32))

@@ -50,6 +50,7 @@ class Catalog:
 
     ids: list[str]
     titles: list[str]
+    texts: list[str] = field(repr=False)
     categories: list[tuple[str, ...]]
     in_stock: NDArray[np.bool_]
     hashes: NDArray[np.uint64]
@@ -68,6 +69,7 @@ class Catalog:
         return Catalog(
             ids=ids,
             titles=[items[i].title for i in ids],
+            texts=[items[i].text_for_encoder() for i in ids],
             categories=[tuple(items[i].categories) for i in ids],
             in_stock=np.array([items[i].in_stock for i in ids], bool),
             hashes=hashes,

@@ -18,11 +18,13 @@ from torch.nn.functional import normalize
 
 from model import fusion, heads, longterm, shortterm
 from model.baselines import padded
+from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
 from model.history import Histories
 from model.longterm import SEGMENTS, Encode, LongTerm
 from model.mix import Mix
+from model.tfidf import Lexicon
 
 
 class Recommender(nn.Module):
@@ -41,6 +43,7 @@ class Recommender(nn.Module):
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))
         self.id = nn.Embedding(config.items, config.dim)
+        self.lexicon = Lexicon() if config.texts == "tfidf" else None
         self.text = nn.Linear(config.text_dim, config.dim, bias=False)
         self.short = shortterm.make(config, dropout)
         self.long = nn.Linear(config.text_dim, config.dim)
@@ -61,16 +64,16 @@ class Recommender(nn.Module):
         return self.config.dim
 
     @property
-    def own_dim(self) -> int:
-        return self.config.own_dim
-
-    @property
     def window(self) -> int:
         return self.config.window
 
     @property
     def mix(self) -> Mix:
         return self.config.mix
+
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        read = text if self.lexicon is None else self.lexicon.encode(catalog.texts)
+        return catalog.contents(read, self.config.own_dim)
 
     def set_items(self, hashes: NDArray[np.uint64], text: NDArray[np.float32], id_from_text: bool = False) -> None:
         """Before training: the items to have id embeddings, and their text vectors, whose mean is taken off
@@ -106,7 +109,8 @@ class Recommender(nn.Module):
         return self.text(normalize(text_NP - self.text_mean, dim=-1))
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
-        return longterm.make(self.config.long_term, text, titles, encode)
+        read = encode if self.lexicon is None else self.lexicon.encode
+        return longterm.make(self.config.long_term, text, titles, read)
 
     def encode(
         self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]

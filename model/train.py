@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import resume
+from model import resume, tfidf
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
@@ -65,11 +65,6 @@ class _Job:
     key: str
     curve: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def contents(self) -> NDArray[np.float32]:
-        """Text vectors, and the items' own beside them."""
-        return self.catalog.contents(self.text, self.architecture.own_dim)
-
     def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
         return Engine(self.catalog, self.text, model, mix, self.config.device, encode=self.encode)
 
@@ -108,7 +103,8 @@ def train(
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
     own = catalog.own.shape[1]
-    sizes = {"text_dim": text_vectors.shape[1] + own, "own_dim": own, "items": len(catalog)}
+    read = tfidf.DIM if c.model.texts == "tfidf" else text_vectors.shape[1]
+    sizes = {"text_dim": read + own, "own_dim": own, "items": len(catalog)}
     architecture = c.model.model_copy(update=sizes)
     key = resume.key(c, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
     report = progress or (lambda _: None)
@@ -186,8 +182,10 @@ class _Run:
         c = self._config = job.config
         self._job = job
         self._rng = np.random.default_rng(c.seed)
-        contents = job.contents
         self.model = Recommender(job.architecture, c.dropout, c.id_dropout)
+        if self.model.lexicon is not None:
+            self.model.lexicon.fit(job.catalog.texts)
+        contents = self.model.contents(job.catalog, job.text)
         self.model.set_items(job.catalog.hashes, contents, c.id_from_text)
         self._text_NP = torch.from_numpy(contents).to(c.device)
         long_term = self.model.long_term(contents, job.catalog.titles, job.encode)
@@ -267,7 +265,7 @@ def _head_figures(job: _Job, model: Recommender, split: int) -> dict[str, float]
     """How the heads do on the held-out events: accuracy and F1 of the next action, MAE of the value."""
     if model.next_action is None and model.rating is None:
         return {}
-    contents = job.contents
+    contents = model.contents(job.catalog, job.text)
     data = sequences(job.line, len(job.line), Pooled(contents[:, :1]), 1, job.values)  # no head reads a profile
     text_NP = torch.from_numpy(contents).to(job.config.device)
     cuts = windows(data, model.window, np.random.default_rng(0))

@@ -203,7 +203,7 @@ class Serving:
             log.error("release %s is not served, what was served before goes on: %s", name, error)
             if before is None or before.name == fallback.name:
                 return fallback
-            served = self._served(before.name, catalog, texts, before.engine.model, online)
+            served = self._served(before.name, catalog, texts, before.engine.given, online)
         return replace(served, shadow=fallback) if self._shadow else served
 
     def _served(

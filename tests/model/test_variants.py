@@ -25,7 +25,7 @@ SYSTEMS = {
     "C": {"long_term": "counted", "fusion": "alpha"},
     "D": {"short_term": "lstm", "both_ways": True, "long_term": "buckets", "fusion": "alpha"},
     "E": {"short_term": "cnn-lstm-attention", "rating_head": True},
-    "the rest": {"short_term": "cnn", "fusion": "gate"},
+    "the rest": {"short_term": "cnn", "fusion": "gate", "texts": "tfidf"},
 }
 
 
