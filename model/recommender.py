@@ -88,6 +88,22 @@ class Recommender(nn.Module):
             with torch.no_grad():
                 self.id.weight[:, : start.shape[1]] = torch.from_numpy(0.05 * start / max(start.std(), 1e-9))
 
+    def begin_from(self, other: Recommender) -> None:
+        """Before training, after `set_items`: every weight of a trained model, and the id embeddings of the items
+        that both know. Raises ValueError where it is made of other parts.
+        """
+        mine, its = self.state_dict(), other.state_dict()
+        kept = ("hashes", "id.weight", "text_mean")
+        shapes = ({n: t.shape for n, t in state.items() if n not in kept} for state in (mine, its))
+        if next(shapes) != next(shapes):
+            raise ValueError(f"{other.name} is made of other parts than {self.name}: train with its settings")
+        known = {h: row for row, h in enumerate(other.hashes.tolist())}
+        pairs = [(row, known[h]) for row, h in enumerate(self.hashes.tolist()) if h in known]
+        if pairs:
+            to, source = torch.tensor(pairs).T
+            mine["id.weight"][to] = its["id.weight"][source]
+        self.load_state_dict(its | {n: mine[n] for n in ("hashes", "id.weight")})
+
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         known = {h: row for row, h in enumerate(self.hashes.tolist())}
         row = [known.get(h, -1) for h in hashes.view(np.int64).tolist()]

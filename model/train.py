@@ -60,6 +60,7 @@ class _Job:
     text: NDArray[np.float32]
     values: NDArray[np.float32]
     encode: Encode | None
+    start: Recommender | None
     report: Progress
     path: Path | None
     key: str
@@ -86,13 +87,15 @@ def train(
     progress: Progress | None = None,
     encode: Encode | None = None,
     resumable: Path | None = None,
+    start: Recommender | None = None,
 ) -> Recommender:
     """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
     text_vectors f32[N,P], one per row of the catalogue. `progress` gets a dict per epoch: phase ("fit" or
     "refit"), epoch, epochs, loss, seconds, and in "fit" also hr and ndcg at 10. encode: for profiles that are
     documents. resumable: a file to keep the state in while it runs; where an interrupted run of the same training
-    has left one, it goes on from there. Reseeds torch's global generator: one seed fixes a run on one machine.
+    has left one, it goes on from there. start: a model to begin from, of the same parts, in place of noise; give events
+    of its time too, or it forgets them. Reseeds torch's global generator: one seed fixes a run on one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
@@ -106,9 +109,10 @@ def train(
     read = tfidf.DIM if c.model.texts == "tfidf" else text_vectors.shape[1]
     sizes = {"text_dim": read + own, "own_dim": own, "items": len(catalog)}
     architecture = c.model.model_copy(update=sizes)
-    key = resume.key(c, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
+    begun = b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters()) if start is not None else b""
+    key = resume.key(c, begun, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
     report = progress or (lambda _: None)
-    job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, report, resumable, key)
+    job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key)
     model, found = _chosen(job, split, valid)
     if c.refit:
         model, _ = _fit(job, len(line), None, found)
@@ -187,6 +191,9 @@ class _Run:
             self.model.lexicon.fit(job.catalog.texts)
         contents = self.model.contents(job.catalog, job.text)
         self.model.set_items(job.catalog.hashes, contents, c.id_from_text)
+        if job.start is not None:
+            self.model.begin_from(job.start)
+            contents = self.model.contents(job.catalog, job.text)  # as the model reads them that it began from
         self._text_NP = torch.from_numpy(contents).to(c.device)
         long_term = self.model.long_term(contents, job.catalog.titles, job.encode)
         self._data = sequences(job.line, end, long_term, contents.shape[1], job.values)

@@ -83,6 +83,9 @@ def train(
     both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
     action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
     rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER", help="Begin from this model, of the same parts.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows per step.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
@@ -138,7 +141,9 @@ def train(
     if unfinished.is_file():
         err.print(f"going on from {unfinished}, if it is of this training", highlight=False)
     read = TextEncoder(settings().encoder.name, on).encode
-    model = train_model(events, catalog, texts, config, tell, read, unfinished)
+    model = train_model(
+        events, catalog, texts, config, tell, read, unfinished, checkpoint.load(Path(start)) if start else None
+    )
     checkpoint.save(path, model, datetime.now(UTC), checkpoint.data_hash(events))
     if as_json:
         print(json.dumps({"metrics": model.metrics, "folder": folder}), flush=True)

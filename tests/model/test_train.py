@@ -146,6 +146,27 @@ def test_events_that_leave_nothing_to_hold_out_are_refused():
         train(events, Catalog.build({"x": Item("x", "x")}), TEXT[:1], TINY)
 
 
+def test_a_training_can_begin_from_a_model_and_a_larger_catalogue(trained):
+    model, _ = trained
+    events, _ = ring_walks(users=30, seed=1)
+    wider = Catalog.build({f"i{k:02}": Item(f"i{k:02}", f"Item {k}") for k in range(RING)} | {"a": Item("a", "new")})
+    text = np.concatenate([text_vectors(1, seed=9), TEXT])
+    little = TINY.model_copy(update={"epochs": 1, "learning_rate": 1e-5, "refit": False})
+    cold = train(events, wider, text, little)
+    warm = train(events, wider, text, little, start=model)
+    assert warm.metrics["validation"]["neural_hr@10"] >= cold.metrics["validation"]["neural_hr@10"]
+    assert warm.record["curve"][0]["ndcg"] > cold.record["curve"][0]["ndcg"] + 0.2
+    torch.testing.assert_close(warm.id.weight[1:], model.id.weight, atol=1e-3, rtol=0)
+
+
+def test_a_training_does_not_begin_from_a_model_of_other_parts(trained):
+    model, _ = trained
+    events, catalog = ring_walks(users=20)
+    other = TINY.model_copy(update={"model": TINY.model.model_copy(update={"dim": 32})})
+    with pytest.raises(ValueError, match="other parts"):
+        train(events, catalog, TEXT, other, start=model)
+
+
 def test_the_learning_rate_warms_up_and_falls():
     assert rate(0, 1000) == pytest.approx(0.01)
     assert rate(99, 1000) > 0.95
