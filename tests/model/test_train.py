@@ -88,26 +88,6 @@ def test_padding_does_not_change_a_users_vector(trained):
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_the_newest_position_alone_is_what_the_whole_sequence_says_there(trained):
-    model, _ = trained
-    torch.manual_seed(0)
-    args = (torch.randn(2, 8, 16), torch.ones(2, 8, dtype=torch.int64), torch.arange(16).view(2, 8) * 1000)
-    there = torch.ones(2, 8, dtype=torch.bool)
-    there[0, :3] = False
-    with torch.inference_mode():
-        torch.testing.assert_close(model.short(*args, there, last=True), model.short(*args, there)[:, -1])
-
-
-def test_a_position_sees_nothing_newer_than_itself(trained):
-    model, _ = trained
-    items = torch.randn(1, 6, 16)
-    rest = (torch.ones(1, 6, dtype=torch.int64), torch.arange(6)[None] * 1000, torch.ones(1, 6, dtype=torch.bool))
-    changed = items.clone()
-    changed[:, 4:] += 1
-    with torch.inference_mode():
-        torch.testing.assert_close(model.short(items, *rest)[:, :4], model.short(changed, *rest)[:, :4])
-
-
 def test_profiles_that_are_documents_train_too_and_need_an_encoder():
     events, catalog = ring_walks(users=20, steps=20, ring=30)
     config = TINY.model_copy(update={"epochs": 1, "model": TINY.model.model_copy(update={"long_term": "document"})})
