@@ -80,8 +80,8 @@ def test_a_command_that_is_killed_goes_on_when_it_is_given_again(tmp_path, monke
     encoder = TextEncoder(cache=tmp_path)  # BERT takes seconds to load, and is not what is tested
     vectors = text_vectors(RING, 384)
     encoder._write({encoder._key(title): vector for title, vector in zip(CATALOG.ids, vectors, strict=True)})
-    given = {"dim": 16, "layers": 1, "epochs": 60, "device": "cpu"}
-    for name, value in (("CACHE", tmp_path), ("TRAIN__HELD_OUT", 0.2), ("TRAIN__PATIENCE", 60)):
+    given = {"dim": 16, "layers": 1, "epochs": 40, "device": "cpu"}
+    for name, value in (("CACHE", tmp_path), ("TRAIN__HELD_OUT", 0.2), ("TRAIN__PATIENCE", 40)):
         monkeypatch.setenv(f"EDDYLINE_{name}", str(value))
     flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "stream.console.cli", "train", str(data), "--out", str(out), "--json", *flags]
@@ -95,4 +95,4 @@ def test_a_command_that_is_killed_goes_on_when_it_is_given_again(tmp_path, monke
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told[0]["epoch"] > 3 and told[-1]["folder"] == str(out)
     curve = checkpoint.load(out).record["curve"]
-    assert [at["epoch"] for at in curve if at["phase"] == "fit"] == list(range(1, 61))
+    assert [at["epoch"] for at in curve if at["phase"] == "fit"] == list(range(1, 41))
