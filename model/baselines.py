@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import WINDOW, Histories
 from model.longterm import Encode, LongTerm, Pooled
@@ -45,8 +46,12 @@ class UserModel(Protocol):
         """How it wants to be mixed with the counts."""
         ...
 
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What it reads of the catalogue's items, f32[N,P']: of their text vectors f32[N,P], or whatever else."""
+        ...
+
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
-        """f32[N,D] of the catalogue's items, from their hashes u64[N] and text vectors f32[N,P]."""
+        """f32[N,D] of the catalogue's items, from their hashes u64[N] and contents f32[N,P']."""
         ...
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
@@ -84,6 +89,9 @@ class Fallback:
         self.window = window
         self._mean = np.zeros(dim, np.float32)
         self._items = np.zeros((1, dim), np.float32)
+
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        return text
 
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         vectors = np.ascontiguousarray(text, np.float32)
@@ -126,7 +134,9 @@ class Fallback:
 
 
 def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Profiles f32[S,P] of B users as f32[B,S,P], left-padded, and a mask bool[B,S]; S is at least 1."""
+    """Profiles f32[S,P] of B users as f32[B,S,P], left-padded, and a mask bool[B,S] of the rows that say
+    anything; S is at least 1.
+    """
     vectors, mask = _padded(profiles, dim)
     return torch.from_numpy(vectors).to(device), torch.from_numpy(mask).to(device)
 
@@ -138,7 +148,7 @@ def _padded(profiles: list[NDArray[np.float32]], dim: int) -> tuple[NDArray[np.f
     for b, profile in enumerate(profiles):
         if len(profile):
             vectors[b, most - len(profile) :] = profile
-            mask[b, most - len(profile) :] = True
+            mask[b, most - len(profile) :] = profile.any(1)
     return vectors, mask
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.baselines import Fallback, UserModel
+from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories
 from model.longterm import Encode, LongTerm
@@ -39,6 +40,9 @@ class Blended:
     @property
     def mix(self) -> Mix:
         return self.model.mix
+
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.model.contents(catalog, text)
 
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         trained = self.model.item_vectors(hashes, text)

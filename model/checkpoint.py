@@ -5,7 +5,8 @@ Not a registry of models and not a release: one folder, one model.
     model.safetensors   the weights
     config.json         what the model is made of (`ModelConfig`, unknown keys refused)
     metrics.json        what it reached when it was trained
-    manifest.json       format, time, data hash, and the sha256 of the other three
+    experiment.json     how it was trained: config, data hash, metrics, curve, versions; where `train` made it
+    manifest.json       format, time, data hash, and the sha256 of the others
 
 `save` writes beside the target and renames at the end, so a folder that exists is complete. `load` believes
 nothing that the manifest does not vouch for.
@@ -25,11 +26,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from model.config import ModelConfig
 from model.dataset import Events
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"
+EXPERIMENT = "experiment.json"
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -77,12 +80,17 @@ def save(folder: Path, model: Recommender, created: datetime, data: str = "") ->
     save_file(tensors, partial / WEIGHTS)
     (partial / CONFIG).write_text(model.config.model_dump_json(indent=2))
     (partial / METRICS).write_text(json.dumps(model.metrics, indent=2))
+    written = [WEIGHTS, CONFIG, METRICS]
+    if model.record:
+        record = {"data": data, "metrics": model.metrics, **model.record}
+        (partial / EXPERIMENT).write_text(json.dumps(record, indent=2))
+        written.append(EXPERIMENT)
     manifest = Manifest(
         format=FORMAT,
         model=model.name,
         created=created.astimezone(UTC).isoformat(timespec="seconds"),
         data=data,
-        sha256={name: _sha256(partial / name) for name in (WEIGHTS, CONFIG, METRICS)},
+        sha256={name: _sha256(partial / name) for name in written},
     )
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
     if folder.exists():
@@ -105,6 +113,8 @@ def load(folder: Path) -> Recommender:
             f"{folder / WEIGHTS}: does not fit {CONFIG} ({str(e).splitlines()[0]}); train the model again"
         ) from e
     model.metrics = json.loads((folder / METRICS).read_text())
+    if (folder / EXPERIMENT).is_file():
+        model.record = json.loads((folder / EXPERIMENT).read_text())
     return model.eval()
 
 
@@ -119,7 +129,7 @@ def manifest(folder: Path) -> Manifest:
         raise ModelFolderError(
             f"{folder / MANIFEST}: format {found.format}, this version reads {FORMAT}; train the model again"
         )
-    for name in (WEIGHTS, CONFIG, METRICS):
+    for name in dict.fromkeys((WEIGHTS, CONFIG, METRICS, *found.sha256)):
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder / name}: missing; copy the folder again, whole")
         if _sha256(folder / name) != found.sha256.get(name):

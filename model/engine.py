@@ -56,7 +56,9 @@ class Engine:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
+        self.given = model
         model = model or Fallback(text_vectors.shape[1], mix or Mix())
+        text_vectors = model.contents(catalog, text_vectors)
         self.mix = mix or model.mix
         self.model = Blended(model, text_vectors.shape[1], self.mix.text) if self.mix.text else model
         self._ttl = window_ttl_ms

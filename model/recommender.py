@@ -1,48 +1,30 @@
 """The trained model: item vectors, the short-term encoder over them, and the fusion with the profile.
 
 Not the training loop and not its files (`train.py`, `checkpoint.py`). An item's vector is its text vector,
-centred and projected, plus an embedding of its id; an item that was not in the training set has the text part
-alone, so it can be found the moment it has a text.
+centred and projected, plus an embedding of its id; where items bring vectors of their own (images, sounds), these
+stand beside the text's and are projected with them. An item that was not in the training set has no id embedding,
+so it can be found the moment it has a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model import fusion
+from model import fusion, heads, longterm, shortterm
 from model.baselines import padded
+from model.catalog import Catalog
+from model.config import ModelConfig
 from model.fusion import Fused
-from model.history import WINDOW, Histories
-from model.longterm import SEGMENTS, Document, Encode, LongTerm, Pooled
+from model.history import Histories
+from model.longterm import SEGMENTS, Encode, LongTerm
 from model.mix import Mix
-from model.shortterm import GptEncoder
-
-
-class ModelConfig(BaseModel):
-    """What a model is made of; with its weights, all that is needed to load it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    short_term: Literal["gpt"] = "gpt"
-    long_term: Literal["pooled", "document"] = "pooled"
-    fusion: Literal["attention", "alpha"] = "attention"
-    version: int = Field(default=1, ge=1, description="the number after the @ of its name")
-    dim: int = Field(default=96, ge=8, description="length of user and item vectors")
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=2, ge=1)
-    window: int = Field(default=WINDOW, ge=1, description="interactions that the short-term encoder reads")
-    text_dim: int = Field(default=384, ge=1, description="length of the text vectors it was trained with")
-    items: int = Field(default=0, ge=0, description="items it has an id embedding for")
-    alpha: float = Field(default=0.7, ge=0, le=1, description="fusion alpha: weight of the window")
-    mix: Mix = Mix(neural=1.0)  # the neural score is in nats already: it was trained as a log-probability
+from model.tfidf import Lexicon
 
 
 class Recommender(nn.Module):
@@ -56,21 +38,30 @@ class Recommender(nn.Module):
         self.config = config
         self.id_dropout = id_dropout
         self.metrics: dict[str, object] = {}
+        self.record: dict[str, object] = {}
         # torch has no complete u64: the hashes are kept as the i64 of the same bits
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))
         self.id = nn.Embedding(config.items, config.dim)
+        self.lexicon = Lexicon() if config.texts == "tfidf" else None
         self.text = nn.Linear(config.text_dim, config.dim, bias=False)
-        self.short = GptEncoder(config.dim, config.layers, config.heads, dropout, config.window)
+        self.short = shortterm.make(config, dropout)
         self.long = nn.Linear(config.text_dim, config.dim)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.recency = nn.Parameter(torch.zeros(SEGMENTS))
+        self.gate = fusion.Gate(config.dim) if config.fusion == "gate" else None
+        self.next_action = heads.NextAction(config.dim) if config.action_head else None
+        self.rating = heads.Rating(config.dim) if config.rating_head else None
         nn.init.normal_(self.id.weight, std=0.02)
 
     @property
+    def kind(self) -> str:
+        """The parts it is made of, in a word."""
+        return f"{self.config.short_term}-{self.config.fusion}"
+
+    @property
     def name(self) -> str:
-        c = self.config
-        return f"{c.short_term}-{c.fusion}@{c.version}"
+        return f"{self.kind}@{self.config.version}"
 
     @property
     def dim(self) -> int:
@@ -84,13 +75,38 @@ class Recommender(nn.Module):
     def mix(self) -> Mix:
         return self.config.mix
 
-    def set_items(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> None:
+    def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        read = text if self.lexicon is None else self.lexicon.encode(catalog.texts)
+        return catalog.contents(read, self.config.own_dim)
+
+    def set_items(self, hashes: NDArray[np.uint64], text: NDArray[np.float32], id_from_text: bool = False) -> None:
         """Before training: the items to have id embeddings, and their text vectors, whose mean is taken off
-        from now on.
+        from now on. id_from_text: begin with the texts' principal components, in place of noise.
         """
         self.hashes.copy_(torch.from_numpy(hashes.view(np.int64)))
         if len(text) > 1:  # the mean of one text is that text: taking it off would leave nothing
             self.text_mean.copy_(torch.from_numpy(text.mean(0)))
+        if id_from_text:
+            parts = np.linalg.svd(text - text.mean(0), full_matrices=False)
+            start = (parts[0] * parts[1])[:, : self.dim]
+            with torch.no_grad():
+                self.id.weight[:, : start.shape[1]] = torch.from_numpy(0.05 * start / max(start.std(), 1e-9))
+
+    def begin_from(self, other: Recommender) -> None:
+        """Before training, after `set_items`: every weight of a trained model, and the id embeddings of the items
+        that both know. Raises ValueError where it is made of other parts.
+        """
+        mine, its = self.state_dict(), other.state_dict()
+        kept = ("hashes", "id.weight", "text_mean")
+        shapes = ({n: t.shape for n, t in state.items() if n not in kept} for state in (mine, its))
+        if next(shapes) != next(shapes):
+            raise ValueError(f"{other.name} is made of other parts than {self.name}: train with its settings")
+        known = {h: row for row, h in enumerate(other.hashes.tolist())}
+        pairs = [(row, known[h]) for row, h in enumerate(self.hashes.tolist()) if h in known]
+        if pairs:
+            to, source = torch.tensor(pairs).T
+            mine["id.weight"][to] = its["id.weight"][source]
+        self.load_state_dict(its | {n: mine[n] for n in ("hashes", "id.weight")})
 
     def item_vectors(self, hashes: NDArray[np.uint64], text: NDArray[np.float32]) -> Tensor:
         known = {h: row for row, h in enumerate(self.hashes.tolist())}
@@ -106,14 +122,15 @@ class Recommender(nn.Module):
         keep_N1 = (row_N >= 0)[:, None].float()
         if self.training and self.id_dropout:
             keep_N1 = keep_N1 * (torch.rand_like(keep_N1) >= self.id_dropout)
-        return self.text(normalize(text_NP - self.text_mean, dim=-1)) + self.id(row_N.clamp(min=0)) * keep_N1
+        return self.embed_text(text_NP) + self.id(row_N.clamp(min=0)) * keep_N1
+
+    def embed_text(self, text_NP: Tensor) -> Tensor:
+        """The texts' part of item vectors, f32[N,D]."""
+        return self.text(normalize(text_NP - self.text_mean, dim=-1))
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
-        if self.config.long_term == "pooled":
-            return Pooled(text)
-        if encode is None:
-            raise ValueError(f"{self.name} reads histories as documents: give the engine a text encoder")
-        return Document(titles, encode, self.config.text_dim)
+        read = encode if self.lexicon is None else self.lexicon.encode
+        return longterm.make(self.config.long_term, text, titles, read)
 
     def encode(
         self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
@@ -123,26 +140,30 @@ class Recommender(nn.Module):
             rows, window = np.full((len(rows), 1), -1, np.int32), Histories.empty(len(rows), 1)
         rows_BK = torch.from_numpy(rows.astype(np.int64)).to(device)
         there_BK = rows_BK >= 0
+        times_BK = torch.from_numpy(window.times).to(device)
         short_BD = self.short(
             items[rows_BK.clamp(min=0)] * there_BK[..., None],
             torch.from_numpy(window.actions.astype(np.int64)).to(device),
-            torch.from_numpy(window.times).to(device),
+            times_BK,
             there_BK,
             last=True,
         )
-        return self.fuse(short_BD, *padded(profiles, self.config.text_dim, device))
-
-    def fuse(self, short_BD: Tensor, profile_BSP: Tensor, mask_BS: Tensor) -> Fused:
-        """Window vectors with profiles f32[B,S,P], newest segment last, S up to 8."""
-        return self.fuse_projected(short_BD, self.project(profile_BSP), mask_BS)
+        profile_BSP, mask_BS = padded(profiles, self.config.text_dim, device)
+        return self.fuse(short_BD, self.project(profile_BSP), mask_BS, fusion.window_facts(times_BK, there_BK)[:, -1])
 
     def project(self, profile_BSP: Tensor) -> Tensor:
-        """Segments in the space of the window vectors: f32[B,S,D]."""
+        """The vectors of profiles in the space of the window vectors: f32[B,S,D]."""
         return self.long(profile_BSP - self.text_mean)
 
-    def fuse_projected(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor) -> Fused:
-        """`fuse` for segments that are projected already."""
-        if self.config.fusion == "alpha":
-            return fusion.alpha(short_BD, long_BSD, mask_BS, self.config.alpha)
+    def fuse(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, window_B2: Tensor) -> Fused:
+        """Window vectors with projected profiles, newest last, S up to 8; window_B2: `fusion.window_facts`."""
         recency_S = self.recency[-long_BSD.shape[1] :]
+        match self.config.fusion:
+            case "alpha":
+                return fusion.alpha(short_BD, long_BSD, mask_BS, self.config.alpha)
+            case "steps":
+                return fusion.steps(short_BD, long_BSD, mask_BS)
+            case "gate":
+                assert self.gate is not None
+                return self.gate(short_BD, long_BSD, mask_BS, window_B2, self.scale, recency_S)
         return fusion.attention(short_BD, long_BSD, mask_BS, self.scale, recency_S)

@@ -7,7 +7,7 @@ one up to 15 interactions old, as a cached profile is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,14 @@ CHUNK = 1024
 class Sequences:
     """n interactions, grouped by user and canonical in each.
 
-    rows i64[n] (catalogue), actions i64[n], times i64[n] (ms); target bool[n]: new to its user, and a sign of
-    interest; profile i64[n]: which of `profiles` (f32[S,P] each, the first empty) goes with it as a target;
-    starts and ends i64[U].
+    events i64[n] (index of each in the timeline), rows i64[n] (catalogue), actions i64[n], times i64[n] (ms), values
+    f32[n] (NaN = none); wanted bool[n]: a sign of interest; target bool[n]: wanted, and new to its user; profile
+    i64[n]: which of `profiles` (f32[S,P] each, the first empty) goes with it as a target; starts and ends i64[U].
     """
+
+    events: NDArray[np.int64]
+    values: NDArray[np.float32]
+    wanted: NDArray[np.bool_]
 
     rows: NDArray[np.int64]
     actions: NDArray[np.int64]
@@ -40,9 +44,10 @@ class Sequences:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B windows of K positions, left-padded: rows i64[B,K] (-1 = none), actions and times i64[B,K]; asked
-    bool[B,K]: positions whose next interaction is a target; of these X, in order: target i64[X], profile
-    i64[X], and met bool[X,N], what the user had met before it.
+    """B windows of K positions, left-padded: rows i64[B,K] (-1 = none), actions and times i64[B,K]; following
+    i64[B,K]: where the next interaction stands in `Sequences`, -1 = none; asked bool[B,K]: positions where that is a
+    target; of these X, in order: target i64[X], profile i64[X], and met bool[X,C], which of the `candidates` (the
+    whole catalogue, where they are None) the user had met before it.
     """
 
     rows: NDArray[np.int64]
@@ -52,22 +57,76 @@ class Batch:
     target: NDArray[np.int64]
     profile: NDArray[np.int64]
     met: NDArray[np.bool_]
+    following: NDArray[np.int64]
+    candidates: Candidates | None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a sampled softmax is over: rows i64[C] ascending, and the log of each one's chance to be drawn f32[C]."""
+
+    rows: NDArray[np.int64]
+    log_chance: NDArray[np.float32]
+
+
+class Sampler:
+    """Mixed negatives (Yang et al. 2020): the targets of the batch, and as many items drawn evenly as `even`.
+
+    The first are hard, for they are popular; the second reach what nobody has met. The chance of an item to be among
+    them is known, and the loss corrects for it (logQ; Yi et al. 2019).
+    """
+
+    def __init__(self, data: Sequences, items: int, even: int, rng: np.random.Generator) -> None:
+        met = np.bincount(data.rows[data.target], minlength=items)
+        self._share = np.minimum(met / max(met.sum(), 1), 1 - 1e-9)
+        self._items = items
+        self._even = even
+        self._rng = rng
+
+    def __call__(self, targets: NDArray[np.int64]) -> Candidates:
+        drawn = self._rng.integers(self._items, size=self._even)
+        rows = np.unique(np.concatenate([targets, drawn]))
+        missed = len(targets) * np.log1p(-self._share[rows]) + self._even * np.log1p(-1 / max(self._items, 2))
+        return Candidates(rows, np.log(-np.expm1(missed)).astype(np.float32))
+
+
+def shuffled(data: Sequences, rng: np.random.Generator) -> Sequences:
+    """The same, with interactions of one user and second in another order: nobody knows which came first.
+
+    None leaves its segment: the profile that goes with a later target must not know it.
+    """
+    user = np.repeat(np.arange(len(data.starts)), data.ends - data.starts)
+    place = np.arange(len(data.rows)) - data.starts[user]
+    order = np.lexsort((rng.random(len(user)), place // SEGMENT, data.times // 1000, user))
+    columns = {c: getattr(data, c)[order] for c in ("events", "values", "wanted", "rows", "actions", "times")}
+    first = _first_of(user, columns["rows"])
+    return replace(data, **columns, target=first & (place > 0) & columns["wanted"])
+
+
+def _first_of(user: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a user meets an item for the first time."""
+    first = np.zeros(len(rows), bool)
+    first[np.unique(np.stack([user, rows]), axis=1, return_index=True)[1]] = True
+    return first
 
 
 Cut = tuple[int, int, int]
 """(start of the user, first input, end): the inputs are first..end-2 and their targets first+1..end-1."""
 
 
-def sequences(line: Timeline, end: int, long_term: LongTerm, dim: int) -> Sequences:
-    """The first `end` events as canonical histories, items outside the catalogue left out."""
+def sequences(
+    line: Timeline, end: int, long_term: LongTerm, dim: int, values: NDArray[np.float32] | None = None
+) -> Sequences:
+    """The first `end` events as canonical histories, items outside the catalogue left out. values f32[n]: of all
+    events of the timeline.
+    """
     known = np.flatnonzero(line.rows[:end] >= 0)
     order, users = by_user(line.users[known], line.times[known], line.actions[known], line.items[known])
     at = known[order]
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(at) else np.zeros(0, np.int64)
     ends = np.r_[starts[1:], len(at)].astype(np.int64)
     place = np.arange(len(at)) - np.repeat(starts, ends - starts)
-    first = np.zeros(len(at), bool)
-    first[np.unique(np.stack([users, line.rows[at]]), axis=1, return_index=True)[1]] = True
+    wanted = line.weights[at] > 0
     profile = np.zeros(len(at), np.int64)
     made = np.flatnonzero((place % SEGMENT == 0) & (place > 0))
     profile[made] = np.arange(1, len(made) + 1)
@@ -79,7 +138,10 @@ def sequences(line: Timeline, end: int, long_term: LongTerm, dim: int) -> Sequen
         rows=line.rows[at].astype(np.int64),
         actions=line.actions[at].astype(np.int64),
         times=line.times[at],
-        target=first & (place > 0) & (line.weights[at] > 0),
+        events=at,
+        values=np.full(len(at), np.nan, np.float32) if values is None else values[at],
+        wanted=wanted,
+        target=_first_of(users, line.rows[at].astype(np.int64)) & (place > 0) & wanted,
         profile=profile,
         profiles=[np.zeros((0, dim), np.float32), *found],
         starts=starts,
@@ -126,8 +188,8 @@ def windows(data: Sequences, length: int, rng: np.random.Generator) -> list[Cut]
     return cuts
 
 
-def batch(data: Sequences, cuts: list[Cut], length: int, items: int) -> Batch:
-    """These windows as columns, padded to `length`, over a catalogue of `items`."""
+def batch(data: Sequences, cuts: list[Cut], length: int, items: int, sampler: Sampler | None = None) -> Batch:
+    """These windows as columns, padded to `length`, over a catalogue of `items` or what the sampler draws of it."""
     first, end = (np.array([c[i] for c in cuts])[:, None] for i in (1, 2))
     place = end - 1 - length + np.arange(length)[None]
     there = place >= first
@@ -135,27 +197,40 @@ def batch(data: Sequences, cuts: list[Cut], length: int, items: int) -> Batch:
     following = np.minimum(place + 1, len(data.rows) - 1)
     asked = there & data.target[following]
     rows = np.where(there, data.rows[place], -1)
+    target = data.rows[following[asked]]
+    candidates = sampler(target) if sampler is not None else None
+    column = np.arange(items)
+    if candidates is not None:  # one column more for all that was not drawn
+        column = np.full(items, len(candidates.rows))
+        column[candidates.rows] = np.arange(len(candidates.rows))
     return Batch(
         rows=rows,
         actions=np.where(there, data.actions[place], 0),
         times=np.where(there, data.times[place], 0),
         asked=asked,
-        target=data.rows[following[asked]],
+        target=target,
         profile=data.profile[following[asked]],
-        met=_met(data, cuts, rows, asked, items),
+        met=_met(data, cuts, rows, asked, column, items if candidates is None else len(candidates.rows)),
+        following=np.where(there, following, -1),
+        candidates=candidates,
     )
 
 
 def _met(
-    data: Sequences, cuts: list[Cut], rows: NDArray[np.int64], asked: NDArray[np.bool_], items: int
+    data: Sequences,
+    cuts: list[Cut],
+    rows: NDArray[np.int64],
+    asked: NDArray[np.bool_],
+    column: NDArray[np.int64],
+    width: int,
 ) -> NDArray[np.bool_]:
-    """bool[X,N]: what the user had met before each target."""
-    before = np.zeros((len(cuts), items), bool)
+    """bool[X,width]: what the user had met before each target; `column` says where each item of the catalogue is."""
+    before = np.zeros((len(cuts), width + 1), bool)
     for b, (start, first, _) in enumerate(cuts):
-        before[b, data.rows[start:first]] = True
+        before[b, column[data.rows[start:first]]] = True
     row, place = np.nonzero(asked)
     met = before[row]
     target, older = np.nonzero(np.arange(rows.shape[1])[None] <= place[:, None])
     item = rows[row[target], older]
-    met[target[item >= 0], item[item >= 0]] = True
-    return met
+    met[target[item >= 0], column[item[item >= 0]]] = True
+    return met[:, :width]

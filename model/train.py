@@ -1,40 +1,43 @@
 """Next-item training: from events in time order to a recommender.
 
-Not an evaluation of it (that is `evaluate.py`, on later events than any seen here). What happens, in order:
+Not an evaluation of it (that is done on later events than any seen here). What happens, in order:
 
 1. the last tenth of the events is held out; the model is trained on the rest, and the best epoch is chosen on
 the held-out events; 2. the weights of neural score and counts (`Mix`) are fitted on the held-out events; 3.
 the model is trained again from the start on all events, for as many epochs.
 
-The loss is the full softmax over the items that the user has not met yet: these are the candidates of
-serving, and a model that need not learn to push down what is filtered anyway is better at the rest
-(MovieLens-100K, events 72% to 80%: HR@10 .233 against .211 with all items in the softmax).
+What is minimised is in `loss.py`; how an interrupted run goes on in `resume.py`.
 """
 
 from __future__ import annotations
 
 import math
+import os
+import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
-from torch.nn import functional as F
 
-from model.baselines import padded
+from model import resume, tfidf
 from model.catalog import Catalog
+from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
-from model.longterm import Encode
+from model.heads import accuracy_f1
+from model.longterm import Encode, Pooled
+from model.loss import batch_loss, head_outcomes
 from model.mix import Mix
 from model.online import OnlineParams
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from model.replay import Timeline, timeline
-from model.sequences import Batch, Sequences, batch, sequences, windows
+from model.sequences import Sampler, batch, sequences, shuffled, windows
 from model.tune import Validation, fit_mix, validation_set
 
 Progress = Callable[[dict], None]
@@ -46,41 +49,34 @@ class TrainError(ValueError):
     """The events cannot be trained on; the message says why."""
 
 
-class TrainConfig(BaseModel):
-    """How to train. The defaults were chosen on MovieLens-100K, events 72% to 80% in time order."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: ModelConfig = ModelConfig()
-    epochs: int = Field(default=9, ge=1, description="at most; the learning rate falls over all of them")
-    patience: int = Field(default=3, ge=1, description="epochs without a better NDCG@10 before stopping")
-    batch: int = Field(default=32, ge=1, description="windows per step")
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    id_dropout: float = Field(default=0.05, ge=0, lt=1, description="chance that an item has its text only")
-    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of events, the last, that choose")
-    validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
-    refit: bool = Field(default=True, description="train again on all events at the end")
-    seed: int = 0
-    device: str = "cpu"
-    action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Job:
-    """What stays the same from the first epoch to the last."""
+    """What stays the same from the first epoch to the last; and what was told of each, which only grows."""
 
     config: TrainConfig
     architecture: ModelConfig
     line: Timeline
     catalog: Catalog
     text: NDArray[np.float32]
+    values: NDArray[np.float32]
     encode: Encode | None
+    start: Recommender | None
     report: Progress
+    path: Path | None
+    key: str
+    curve: list[dict[str, Any]] = field(default_factory=list)
 
     def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
         return Engine(self.catalog, self.text, model, mix, self.config.device, encode=self.encode)
+
+    def saved(self, phase: str) -> resume.State | None:
+        """What an interrupted run left in this phase."""
+        state = resume.read(self.path, self.key) if self.path is not None else None
+        return state if state is not None and state.numbers["phase"] == phase else None
+
+    def save(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        if self.path is not None:
+            resume.write(self.path, self.key, numbers | {"curve": self.curve}, tensors)
 
 
 def train(
@@ -90,12 +86,16 @@ def train(
     config: TrainConfig | None = None,
     progress: Progress | None = None,
     encode: Encode | None = None,
+    resumable: Path | None = None,
+    start: Recommender | None = None,
 ) -> Recommender:
-    """A recommender from events in time order, its `metrics` filled in. Raises TrainError.
+    """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
     text_vectors f32[N,P], one per row of the catalogue. `progress` gets a dict per epoch: phase ("fit" or
     "refit"), epoch, epochs, loss, seconds, and in "fit" also hr and ndcg at 10. encode: for profiles that are
-    documents. Reseeds torch's global generator: one seed fixes a run on one machine.
+    documents. resumable: a file to keep the state in while it runs; where an interrupted run of the same training
+    has left one, it goes on from there. start: a model to begin from, of the same parts, in place of noise; give events
+    of its time too, or it forgets them. Reseeds torch's global generator: one seed fixes a run on one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
@@ -105,88 +105,197 @@ def train(
     valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
-    architecture = c.model.model_copy(update={"text_dim": text_vectors.shape[1], "items": len(catalog)})
-    job = _Job(c, architecture, line, catalog, text_vectors, encode, progress or (lambda _: None))
-    model, best = _fit(job, split, valid, c.epochs)
-    mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
+    own = catalog.own.shape[1]
+    read = tfidf.DIM if c.model.texts == "tfidf" else text_vectors.shape[1]
+    sizes = {"text_dim": read + own, "own_dim": own, "items": len(catalog)}
+    architecture = c.model.model_copy(update=sizes)
+    begun = b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters()) if start is not None else b""
+    key = resume.key(c, begun, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
+    report = progress or (lambda _: None)
+    job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key)
+    model, found = _chosen(job, split, valid)
     if c.refit:
-        model, _ = _fit(job, len(line), None, best)
-    final = Recommender(architecture.model_copy(update={"mix": mix}))
+        model, _ = _fit(job, len(line), None, found)
+    final = Recommender(architecture.model_copy(update={"mix": Mix.model_validate(found["mix"])}))
     final.load_state_dict(model.state_dict())
     final.metrics = {
-        "validation": fitted,
-        "epochs": best,
+        "validation": found["fitted"],
+        "epochs": found["epochs"],
         "events": len(line),
         "held_out": len(line) - split,
         "seconds": round(time.monotonic() - began, 1),
     }
+    final.record = {"config": c.model_dump(), "curve": job.curve, "environment": environment()}
+    if resumable is not None:
+        resumable.unlink(missing_ok=True)
     return final.eval()
 
 
-def _fit(job: _Job, end: int, valid: Validation | None, stop: int) -> tuple[Recommender, int]:
-    """Trains on the first `end` events: with `valid` until it gets no better, without for `stop` epochs.
+def _chosen(job: _Job, split: int, valid: Validation) -> tuple[Recommender, dict[str, Any]]:
+    """The model of the best epoch, and what was found on the held-out events: epochs, mix, fitted."""
+    if (state := job.saved("refit")) is not None:
+        job.curve[:] = state.numbers["curve"]
+        return Recommender(job.architecture), state.numbers["found"]
+    model, best = _fit(job, split, valid, {"epochs": job.config.epochs})
+    mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
+    return model, {"epochs": best, "mix": mix.model_dump(), "fitted": fitted | _head_figures(job, model, split)}
+
+
+def _fit(job: _Job, end: int, valid: Validation | None, found: dict[str, Any]) -> tuple[Recommender, int]:
+    """Trains on the first `end` events: with `valid` until it gets no better, without for as many epochs as were
+    found best.
 
     Returns the model of the best epoch, or of the last, and which that was.
     """
-    c, began = job.config, time.monotonic()
+    c, phase, stop = job.config, "refit" if valid is None else "fit", found["epochs"]
     torch.manual_seed(c.seed)
-    rng = np.random.default_rng(c.seed)
-    model = Recommender(job.architecture, c.dropout, c.id_dropout)
-    model.set_items(job.catalog.hashes, job.text)
-    model.to(c.device)
-    long_term = model.long_term(job.text, job.catalog.titles, job.encode)
-    data = sequences(job.line, end, long_term, job.text.shape[1])
-    if not data.target.any():
-        raise TrainError("no user has met two different items: there is nothing to predict")
-    steps = math.ceil(len(windows(data, model.window, rng)) / c.batch)
-    optimizer = _optimizer(model, c)
-    best, best_epoch, kept = -1.0, stop, model.state_dict()
-    for epoch in range(1, stop + 1):
-        loss = _epoch(job, model, data, optimizer, rng, (epoch - 1) * steps, c.epochs * steps)
-        seen = {"phase": "refit" if valid is None else "fit", "epoch": epoch, "epochs": stop, "loss": loss}
+    run = _Run(job, end)
+    best, best_epoch, done, spent = -1.0, stop, 0, 0.0
+    kept = run.weights()
+    if (state := job.saved(phase)) is not None:
+        job.curve[:] = state.numbers["curve"]
+        best, best_epoch, done, spent = (state.numbers[n] for n in ("best", "best_epoch", "epoch", "seconds"))
+        kept = state.part("kept.")
+        run.restore(state)
+    began = time.monotonic() - spent
+    for epoch in range(done + 1, stop + 1):
+        if valid is not None and done and epoch - 1 - best_epoch >= c.patience:
+            break  # it had stopped already when it was interrupted
+        loss = run.epoch(epoch)
+        seen: dict[str, Any] = {"phase": phase, "epoch": epoch, "epochs": stop, "loss": loss}
         if valid is not None:
-            hr, ndcg = valid.neural(job.engine(model))
+            hr, ndcg = valid.neural(job.engine(run.averaged()))
             seen |= {"hr": hr, "ndcg": ndcg}
             if ndcg > best:
-                best, best_epoch = ndcg, epoch
-                kept = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        job.report(seen | {"seconds": time.monotonic() - began})
+                best, best_epoch, kept = ndcg, epoch, run.weights()
+        seconds = time.monotonic() - began
+        job.curve.append(seen | {"seconds": round(seconds, 3)})
+        numbers = {"phase": phase, "epoch": epoch, "best": best, "best_epoch": best_epoch, "seconds": seconds}
+        run.save(numbers | {"found": found}, {f"kept.{n}": t for n, t in kept.items()} if valid is not None else {})
+        job.report(seen | {"seconds": seconds})
         if valid is not None and epoch - best_epoch >= c.patience:
             break
-    if valid is not None:
-        model.load_state_dict(kept)
-    return model.eval(), best_epoch
+    run.model.load_state_dict(kept if valid is not None else run.weights())
+    return run.model.eval(), best_epoch
 
 
-def _epoch(
-    job: _Job,
-    model: Recommender,
-    data: Sequences,
-    optimizer: torch.optim.AdamW,
-    rng: np.random.Generator,
-    step: int,
-    total: int,
-) -> float:
-    """One pass over all windows, from `step` of `total` on. The mean loss."""
-    model.train()
-    c, cuts = job.config, windows(data, model.window, rng)
-    rng.shuffle(cuts)
-    text_NP = torch.from_numpy(job.text).to(c.device)
-    losses = []
-    for first in range(0, len(cuts), c.batch):
-        for group in optimizer.param_groups:
-            group["lr"] = c.learning_rate * rate(step, total)
-        some = batch(data, cuts[first : first + c.batch], model.window, len(job.text))
-        if len(some.target):
-            loss = batch_loss(model, some, data.profiles, text_NP)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            losses.append(loss.item())
-        step += 1
-    model.eval()
-    return float(np.mean(losses))
+class _Run:
+    """A model in training: what changes with every step."""
+
+    def __init__(self, job: _Job, end: int) -> None:
+        c = self._config = job.config
+        self._job = job
+        self._rng = np.random.default_rng(c.seed)
+        self.model = Recommender(job.architecture, c.dropout, c.id_dropout)
+        if self.model.lexicon is not None:
+            self.model.lexicon.fit(job.catalog.texts)
+        contents = self.model.contents(job.catalog, job.text)
+        self.model.set_items(job.catalog.hashes, contents, c.id_from_text)
+        if job.start is not None:
+            self.model.begin_from(job.start)
+            contents = self.model.contents(job.catalog, job.text)  # as the model reads them that it began from
+        self._text_NP = torch.from_numpy(contents).to(c.device)
+        long_term = self.model.long_term(contents, job.catalog.titles, job.encode)
+        self._data = sequences(job.line, end, long_term, contents.shape[1], job.values)
+        if not self._data.target.any():
+            raise TrainError("no user has met two different items: there is nothing to predict")
+        if self.model.rating is not None:
+            self.model.rating.set_values(self._data.values[np.isfinite(self._data.values)])
+        self.model.to(c.device)
+        self._steps = math.ceil(len(windows(self._data, self.model.window, self._rng)) / c.batch)
+        self._optimizer = _optimizer(self.model, c)
+        self._mean = {n: p.detach().clone() for n, p in self.model.named_parameters()} if c.ema else {}
+
+    def epoch(self, number: int) -> float:
+        """One pass over all windows. The mean loss."""
+        c, data, model = self._config, self._data, self.model
+        if c.shuffle:
+            data = shuffled(data, self._rng)
+        sampler = None
+        if len(self._text_NP) > c.full_softmax:
+            sampler = Sampler(data, len(self._text_NP), c.negatives, self._rng)
+        cuts = windows(data, model.window, self._rng)
+        self._rng.shuffle(cuts)
+        model.train()
+        losses, step = [], (number - 1) * self._steps
+        for first in range(0, len(cuts), c.batch):
+            some = batch(data, cuts[first : first + c.batch], model.window, len(self._text_NP), sampler)
+            if len(some.target):
+                loss = batch_loss(model, some, data, self._text_NP, c)
+                self._step(loss, rate(step, c.epochs * self._steps))
+                losses.append(loss.item())
+            step += 1
+        model.eval()
+        return float(np.mean(losses))
+
+    def _step(self, loss: Tensor, factor: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * factor
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+        with torch.no_grad():
+            for name, mean in self._mean.items():
+                mean.lerp_(self.model.get_parameter(name), 1 - self._config.ema)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of what the model would be saved as: its weights, or their average."""
+        whole = self.model.state_dict() | self._mean
+        return {n: t.detach().clone() for n, t in whole.items()}
+
+    def averaged(self) -> Recommender:
+        """The model with these weights, to be asked and thrown away."""
+        if not self._mean:
+            return self.model
+        with torch.random.fork_rng(devices=[]):
+            other = Recommender(self._job.architecture)
+        other.load_state_dict(self.weights())
+        return other.to(self._config.device).eval()
+
+    def save(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """All that `restore` needs."""
+        said, state = resume.randomness(self._rng)
+        parts = {"model.": self.model.state_dict(), "mean.": self._mean, "optimizer.": resume.flat(self._optimizer)}
+        named = {prefix + n: t for prefix, part in parts.items() for n, t in part.items()}
+        self._job.save(numbers | {"rng": said}, tensors | named | {"rng": state})
+
+    def restore(self, state: resume.State) -> None:
+        self.model.load_state_dict(state.part("model."))
+        for name, tensor in state.part("mean.").items():
+            self._mean[name].copy_(tensor)
+        resume.restore_optimizer(self._optimizer, state.part("optimizer."))
+        resume.restore_randomness(self._rng, state.numbers["rng"], state.tensors["rng"])
+
+
+def _head_figures(job: _Job, model: Recommender, split: int) -> dict[str, float]:
+    """How the heads do on the held-out events: accuracy and F1 of the next action, MAE of the value."""
+    if model.next_action is None and model.rating is None:
+        return {}
+    contents = model.contents(job.catalog, job.text)
+    data = sequences(job.line, len(job.line), Pooled(contents[:, :1]), 1, job.values)  # no head reads a profile
+    text_NP = torch.from_numpy(contents).to(job.config.device)
+    cuts = windows(data, model.window, np.random.default_rng(0))
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(cuts), job.config.batch):
+            some = batch(data, cuts[first : first + job.config.batch], model.window, len(contents))
+            parts.append(head_outcomes(model, some, data, text_NP, split))
+    said, true, off = (np.concatenate(x) for x in zip(*parts, strict=True))
+    figures: dict[str, float] = {}
+    if len(said):
+        figures["next_action_accuracy"], figures["next_action_f1"] = accuracy_f1(said, true)
+    if len(off):
+        figures["rating_mae"] = float(off.mean())
+    return figures
+
+
+def environment() -> dict[str, Any]:
+    """What a run's figures depend on beside its settings."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    machine = {"platform": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return versions | machine | gpu
 
 
 def rate(step: int, total: int) -> float:
@@ -195,24 +304,6 @@ def rate(step: int, total: int) -> float:
     """
     cosine = 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
     return min(1, (step + 1) / WARM_UP) * (LAST_RATE + (1 - LAST_RATE) * cosine)
-
-
-def batch_loss(model: Recommender, some: Batch, profiles: list[NDArray[np.float32]], text_NP: Tensor) -> Tensor:
-    """The mean cross-entropy of the targets, among the items that their user had not met before."""
-    device = text_NP.device
-    rows_BK, actions_BK, times_BK, asked_BK, target_X, met_XN = (
-        torch.from_numpy(c).to(device) for c in (some.rows, some.actions, some.times, some.asked, some.target, some.met)
-    )
-    there_BK = rows_BK >= 0
-    items_ND = model.embed(text_NP, torch.arange(len(text_NP), device=device))
-    inputs_BKD = items_ND[rows_BK.clamp(min=0)] * there_BK[..., None]
-    short_BKD = model.short(inputs_BKD, actions_BK, times_BK, there_BK)
-    which, at = np.unique(some.profile, return_inverse=True)  # windows share profiles: each is projected once
-    profile_USP, mask_US = padded([profiles[p] for p in which], text_NP.shape[1], device)
-    at_X = torch.from_numpy(at).to(device)
-    users_XD = model.fuse_projected(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X]).vectors
-    logits_XN = (users_XD @ items_ND.T).masked_fill(met_XN, -1e9)
-    return F.cross_entropy(logits_XN, target_X)
 
 
 def _optimizer(model: Recommender, c: TrainConfig) -> torch.optim.AdamW:

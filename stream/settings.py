@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model.config import TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -57,6 +58,7 @@ class Settings(BaseModel):
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
     emit: EmitConfig = EmitConfig()
+    train: TrainConfig = TrainConfig()
     health: HealthConfig = HealthConfig()
     cache: Path = Field(default_factory=cache_folder)
 

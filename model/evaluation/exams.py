@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from model.catalog import Catalog, Item
 from model.dataset import Events
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
+from model.longterm import Encode
 from model.replay import Timeline
 
 
 @dataclass(frozen=True, eq=False)
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
-    first asked for. `seed` is that of whatever is random.
+    first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents.
     """
 
     events: Events
@@ -31,6 +32,7 @@ class World:
     texts: Callable[[], NDArray[np.float32]]
     seed: int = 0
     weights: dict[str, float] = field(default_factory=dict)
+    encode: Encode | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from model.catalog import Catalog
+    from model.config import TrainConfig
     from model.dataset import Dataset
 
 release = typer.Typer(help="The model that workers serve.", no_args_is_help=True)
@@ -23,7 +24,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, compl
 def announce(
     folder: Annotated[str, typer.Argument(help="A model folder, where every worker can read it.")],
     kafka: Bootstrap = None,
-    name: Annotated[str, typer.Option(help="The model's name in recommendations.")] = "gpt-attention",
+    name: Annotated[str | None, typer.Option(help="The model's name in recommendations; default: its parts.")] = None,
 ) -> None:
     """Announce a model: running workers take it up. Example: eddyline release announce models/1"""
     from pathlib import Path
@@ -34,7 +35,7 @@ def announce(
     s = settings(kafka)
     path = Path(folder)
     model = checkpoint.load(path)
-    done = run(announce_release(s.kafka, s.topics.release, path, name, model.metrics))
+    done = run(announce_release(s.kafka, s.topics.release, path, name or model.kind, model.metrics))
     out.print(f"{done.model}@{done.version} announced from {done.location}")
 
 
@@ -71,26 +72,60 @@ def train(
     data: Data,
     folder: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the model folder is written.")],
     end: Annotated[float, typer.Option(help="Train on this first share of the events.", min=0.01, max=1)] = 1.0,
+    short_term: Annotated[
+        str | None, typer.Option(metavar="NAME", help="gpt, lstm, gru, cnn or cnn-lstm-attention.")
+    ] = None,
+    long_term: Annotated[str | None, typer.Option(metavar="NAME", help="pooled, counted, document or buckets.")] = None,
+    fusion: Annotated[str | None, typer.Option(metavar="NAME", help="attention, steps, alpha or gate.")] = None,
+    window: Annotated[int | None, typer.Option(help="Interactions that the encoder reads.", min=1)] = None,
+    dim: Annotated[int | None, typer.Option(help="Length of user and item vectors.", min=8)] = None,
+    layers: Annotated[int | None, typer.Option(min=1)] = None,
+    both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
+    action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
+    rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER", help="Begin from this model, of the same parts.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per step.", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="One seed fixes a run.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="One seed fixes a run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on a data set. Example: eddyline train movielens-100k --out models/1"""
+    """Train a model on a data set; interrupted, the same command goes on where it was.
+
+    Examples: eddyline train movielens-100k --out models/1
+
+    eddyline train ./shop --out models/2 --short-term cnn-lstm-attention --long-term buckets --fusion gate
+
+    Flags come before the section [train] of the settings, which has more (EDDYLINE_TRAIN__EMA=0.99, and so on).
+    """
     import json
     from datetime import UTC, datetime
     from pathlib import Path
 
     from model import checkpoint
-    from model.train import TrainConfig
+    from model.encoder import TextEncoder
     from model.train import train as train_model
     from stream.lists.serving import pick_device
 
     on = pick_device(device)
+    config = _train_config(
+        {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, "device": on},
+        {
+            "short_term": short_term,
+            "long_term": long_term,
+            "fusion": fusion,
+            "window": window,
+            "dim": dim,
+            "layers": layers,
+            "both_ways": both_ways,
+            "action_head": action_head,
+            "rating_head": rating_head,
+        },
+    )
     found, catalog, texts = _encoded(data, on)
-    weights = settings().input.weights
-    flags = {"epochs": epochs, "device": on, "seed": seed, "action_weights": weights}
-    config = TrainConfig(**{name: value for name, value in flags.items() if value is not None})
 
     def tell(at: dict[str, Any]) -> None:
         quality = f", HR@10 {at['hr']:.4f}, NDCG@10 {at['ndcg']:.4f}" if "hr" in at else ""
@@ -101,13 +136,40 @@ def train(
         err.print(f"{where}, loss {at['loss']:.3f}{quality}", highlight=False)
 
     events = found.events.take(slice(0, int(end * len(found.events))))
-    model = train_model(events, catalog, texts, config, tell)
-    checkpoint.save(Path(folder), model, datetime.now(UTC), checkpoint.data_hash(events))
+    path = Path(folder)
+    unfinished = path.with_name(path.name + ".training")
+    if unfinished.is_file():
+        err.print(f"going on from {unfinished}, if it is of this training", highlight=False)
+    read = TextEncoder(settings().encoder.name, on).encode
+    model = train_model(
+        events, catalog, texts, config, tell, read, unfinished, checkpoint.load(Path(start)) if start else None
+    )
+    checkpoint.save(path, model, datetime.now(UTC), checkpoint.data_hash(events))
     if as_json:
         print(json.dumps({"metrics": model.metrics, "folder": folder}), flush=True)
     else:
         out.print(f"{folder}: {model.metrics}", highlight=False)
         out.print(f"announce it to running workers: eddyline release announce {folder}")
+
+
+def _train_config(run: dict[str, Any], model: dict[str, Any]) -> TrainConfig:
+    """The settings' section [train] with these flags over it (None = not given). Raises ConfigError."""
+    from pydantic import ValidationError
+
+    from model.config import TrainConfig
+    from stream.errors import ConfigError
+
+    s = settings()
+    values = s.train.model_dump()
+    values["model"] |= {name: value for name, value in model.items() if value is not None}
+    values |= {name: value for name, value in run.items() if value is not None}
+    values["action_weights"] = {**s.input.weights, **s.train.action_weights}
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][-1]).replace("_", "-")
+        raise ConfigError(f"{name} {first['input']}: {first['msg']}", "see eddyline train --help") from error
 
 
 def evaluate(
@@ -142,6 +204,7 @@ def evaluate(
     from functools import cache
     from pathlib import Path
 
+    from model.encoder import TextEncoder
     from model.evaluation.exams import World
     from model.evaluation.methods.registry import DEFAULTS, make, released
     from model.evaluation.protocols import evaluate as run_protocol
@@ -149,7 +212,10 @@ def evaluate(
 
     found, catalog = _catalogued(data)
     texts = cache(lambda: _texts(found, catalog, "cpu"))
-    world = World(found.events, catalog, found.items, texts, weights=settings().input.weights)
+    s = settings()
+    # Without a disk cache: what users did would lie there as vectors for ever.
+    encode = TextEncoder(s.encoder.name).encode
+    world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode)
     methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
     if folder:
         methods += released(world, Path(folder))

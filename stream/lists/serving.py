@@ -67,6 +67,8 @@ class Serving:
     ) -> None:
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
+        # reads histories, where profiles are documents: what users did is not remembered on disk
+        self._documents = TextEncoder(encoder.name, encoder.device)
         self._trends = trends
         self._device = device
         self._catalog_topic = catalog_topic
@@ -201,13 +203,14 @@ class Serving:
             log.error("release %s is not served, what was served before goes on: %s", name, error)
             if before is None or before.name == fallback.name:
                 return fallback
-            served = self._served(before.name, catalog, texts, before.engine.model, online)
+            served = self._served(before.name, catalog, texts, before.engine.given, online)
         return replace(served, shadow=fallback) if self._shadow else served
 
     def _served(
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
-        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=self._window_ttl_ms)
+        read = self._documents.encode
+        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=self._window_ttl_ms, encode=read)
         found = index.ann.build(engine.item_vectors, self._device)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from model.config import ModelConfig
 from model.engine import Engine
 from model.history import Histories
 from model.mix import Mix
 from model.online import OnlineScores
 from model.reasons import left_out
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from tests.model.worlds import met, shelf, text_vectors
 
 N, WEIGHT = 20, 1.5

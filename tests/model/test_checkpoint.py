@@ -9,8 +9,9 @@ import torch
 
 from model import checkpoint
 from model.checkpoint import ModelFolderError
+from model.config import ModelConfig
 from model.mix import Mix
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from tests.model.worlds import ring_walks, shelf, text_vectors
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -19,7 +20,9 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 @pytest.fixture
 def model():
     torch.manual_seed(1)
-    made = Recommender(ModelConfig(dim=16, layers=1, window=8, text_dim=8, items=4, version=3, mix=Mix(online=0.5)))
+    sizes = {"dim": 16, "layers": 1, "window": 8, "text_dim": 8, "items": 4}
+    config = ModelConfig.model_validate({"short_term": "gpt", "version": 3, "mix": Mix(online=0.5), **sizes})
+    made = Recommender(config)
     made.set_items(shelf(4).hashes, text_vectors(4))
     made.metrics = {"validation": {"hr@10": 0.25}}
     return made.eval()
@@ -33,7 +36,11 @@ def folder(model, tmp_path):
 
 def test_a_loaded_model_is_the_saved_one(model, folder):
     loaded = checkpoint.load(folder)
-    assert (loaded.name, loaded.mix, loaded.metrics) == ("gpt-attention@3", Mix(online=0.5), model.metrics)
+    assert (loaded.name, loaded.mix, loaded.metrics) == (
+        "gpt-attention@3",
+        Mix(online=0.5),
+        model.metrics,
+    )
     assert not loaded.training
     with torch.inference_mode():
         one, two = (m.item_vectors(shelf(4).hashes, text_vectors(4)) for m in (model, loaded))
@@ -42,7 +49,11 @@ def test_a_loaded_model_is_the_saved_one(model, folder):
 
 def test_a_manifest_says_what_when_and_from_which_data(folder):
     found = checkpoint.manifest(folder)
-    assert (found.model, found.data, found.created) == ("gpt-attention@3", "abc", "2026-11-22T12:00:00+00:00")
+    assert (found.model, found.data, found.created) == (
+        "gpt-attention@3",
+        "abc",
+        "2026-11-22T12:00:00+00:00",
+    )
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json",
         "manifest.json",

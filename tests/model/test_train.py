@@ -5,18 +5,23 @@ import pytest
 import torch
 
 from model.catalog import Catalog, Item
+from model.config import ModelConfig, TrainConfig
 from model.engine import Engine
 from model.history import item_hash, item_hashes
 from model.longterm import Pooled
-from model.recommender import ModelConfig, Recommender
+from model.recommender import Recommender
 from model.replay import timeline
 from model.sequences import batch, sequences, windows
-from model.train import TrainConfig, TrainError, rate, train
+from model.train import TrainError, rate, train
 from tests.model.worlds import RING, met, ring_walks, shelf, text_vectors
 
 TEXT = text_vectors(RING)
 TINY = TrainConfig(
-    model=ModelConfig(dim=16, layers=1, heads=2, window=8), epochs=12, batch=8, learning_rate=1e-2, held_out=0.2
+    model=ModelConfig(short_term="gpt", dim=16, layers=1, heads=2, window=8),
+    epochs=12,
+    batch=8,
+    learning_rate=1e-2,
+    held_out=0.2,
 )
 
 
@@ -87,26 +92,6 @@ def test_padding_does_not_change_a_users_vector(trained):
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_the_newest_position_alone_is_what_the_whole_sequence_says_there(trained):
-    model, _ = trained
-    torch.manual_seed(0)
-    args = (torch.randn(2, 8, 16), torch.ones(2, 8, dtype=torch.int64), torch.arange(16).view(2, 8) * 1000)
-    there = torch.ones(2, 8, dtype=torch.bool)
-    there[0, :3] = False
-    with torch.inference_mode():
-        torch.testing.assert_close(model.short(*args, there, last=True), model.short(*args, there)[:, -1])
-
-
-def test_a_position_sees_nothing_newer_than_itself(trained):
-    model, _ = trained
-    items = torch.randn(1, 6, 16)
-    rest = (torch.ones(1, 6, dtype=torch.int64), torch.arange(6)[None] * 1000, torch.ones(1, 6, dtype=torch.bool))
-    changed = items.clone()
-    changed[:, 4:] += 1
-    with torch.inference_mode():
-        torch.testing.assert_close(model.short(items, *rest)[:, :4], model.short(changed, *rest)[:, :4])
-
-
 def test_profiles_that_are_documents_train_too_and_need_an_encoder():
     events, catalog = ring_walks(users=20, steps=20, ring=30)
     config = TINY.model_copy(update={"epochs": 1, "model": TINY.model.model_copy(update={"long_term": "document"})})
@@ -118,7 +103,7 @@ def test_profiles_that_are_documents_train_too_and_need_an_encoder():
 
     text = text_vectors(30)
     model = train(events, catalog, text, config, encode=encode)
-    assert read[0].startswith("click Item")
+    assert read[0].startswith("today: click Item")
     with pytest.raises(ValueError, match="text encoder"):
         Engine(catalog, text, model)
 
@@ -143,6 +128,27 @@ def test_events_that_leave_nothing_to_hold_out_are_refused():
     events, _ = ring_walks(users=4)
     with pytest.raises(TrainError, match="bring more"):
         train(events, Catalog.build({"x": Item("x", "x")}), TEXT[:1], TINY)
+
+
+def test_a_training_can_begin_from_a_model_and_a_larger_catalogue(trained):
+    model, _ = trained
+    events, _ = ring_walks(users=30, seed=1)
+    wider = Catalog.build({f"i{k:02}": Item(f"i{k:02}", f"Item {k}") for k in range(RING)} | {"a": Item("a", "new")})
+    text = np.concatenate([text_vectors(1, seed=9), TEXT])
+    little = TINY.model_copy(update={"epochs": 1, "learning_rate": 1e-5, "refit": False})
+    cold = train(events, wider, text, little)
+    warm = train(events, wider, text, little, start=model)
+    assert warm.metrics["validation"]["neural_hr@10"] >= cold.metrics["validation"]["neural_hr@10"]
+    assert warm.record["curve"][0]["ndcg"] > cold.record["curve"][0]["ndcg"] + 0.2
+    torch.testing.assert_close(warm.id.weight[1:], model.id.weight, atol=1e-3, rtol=0)
+
+
+def test_a_training_does_not_begin_from_a_model_of_other_parts(trained):
+    model, _ = trained
+    events, catalog = ring_walks(users=20)
+    other = TINY.model_copy(update={"model": TINY.model.model_copy(update={"dim": 32})})
+    with pytest.raises(ValueError, match="other parts"):
+        train(events, catalog, TEXT, other, start=model)
 
 
 def test_the_learning_rate_warms_up_and_falls():

@@ -11,7 +11,8 @@ import torch
 
 from model import checkpoint
 from model.catalog import Item
-from model.recommender import ModelConfig, Recommender
+from model.config import ModelConfig
+from model.recommender import Recommender
 from stream.replay import publish_items
 from tests.pipeline.harness import ITEMS, Deployment, Sent, Worker, run, some_events, until
 from tests.pipeline.test_errors import DATA, check_told
@@ -25,6 +26,14 @@ def save_model(folder: Path, text_dim: int = 384) -> Path:
     """An untrained model, as `eddyline train` writes one."""
     torch.manual_seed(0)
     config = ModelConfig(dim=16, layers=1, text_dim=text_dim, items=1)
+    checkpoint.save(folder, Recommender(config).eval(), NOW)
+    return folder
+
+
+def save_reader(folder: Path) -> Path:
+    """An untrained model whose profiles are documents, and weigh four tenths whatever they say."""
+    torch.manual_seed(0)
+    config = ModelConfig(dim=16, layers=1, items=1, short_term="gru", long_term="document", fusion="alpha", alpha=0.6)
     checkpoint.save(folder, Recommender(config).eval(), NOW)
     return folder
 
@@ -70,6 +79,19 @@ def test_a_model_is_taken_up_and_given_up_without_a_stop(deployment: Deployment)
     told(worker, "serving fallback over 20 items")
     until(lambda: worker.status()["model"] == FALLBACK, 20, "the fallback serves again")
     check_serves(deployment, worker, FALLBACK, 2)
+    assert worker.stop() == 0 and "Traceback" not in worker.log.read_text()
+
+
+def test_a_model_that_reads_histories_as_documents_is_served(deployment: Deployment) -> None:
+    folder = save_reader(deployment.folder / "model")
+    assert deployment.cli("release", "announce", str(folder), "--name", "reader").code == 0
+    worker = deployment.worker().ready()
+    told(worker, "serving reader@1 over 20 items")
+    check_serves(deployment, worker, "reader@1", 0)
+    until(lambda: worker.status()["profiles"] >= 5, 120, "BERT has read the histories of all users")
+    check_serves(deployment, worker, "reader@1", 1)
+    profiled = [event.interest for event in deployment.lists() if event.interest.profile_age_s is not None]
+    assert profiled and {(i.short, i.long) for i in profiled} == {(0.6, 0.4)}
     assert worker.stop() == 0 and "Traceback" not in worker.log.read_text()
 
 

@@ -87,5 +87,5 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 def released(world: World, folder: Path) -> list[Method]:
     """A model folder: as it is released, and its vectors alone."""
-    engine = Engine(world.catalog, world.texts(), checkpoint.load(folder))
+    engine = Engine(world.catalog, world.texts(), checkpoint.load(folder), encode=world.encode)
     return [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
+from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
 from model.evaluation.exams import Asked, Method, World
 from model.evaluation.methods.served import Served
-from model.recommender import ModelConfig
 from model.replay import Timeline
-from model.train import TrainConfig, train
+from model.train import train
 
 
 class Trained(Method):
@@ -29,8 +29,9 @@ class Trained(Method):
 
     def learn(self, line: Timeline, end: int) -> None:
         events, texts = events_of(line, end, self._world.catalog), self._world.texts()
-        model = train(events, self._world.catalog, texts, self._config)
-        self._served = Served(self._world, Engine(self._world.catalog, texts, model), self.name)
+        catalog, encode = self._world.catalog, self._world.encode
+        model = train(events, catalog, texts, self._config, encode=encode)
+        self._served = Served(self._world, Engine(catalog, texts, model, encode=encode), self.name)
         self._served.learn(line, end)
 
     def add(self, line: Timeline, first: int, last: int) -> None:

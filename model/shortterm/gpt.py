@@ -1,11 +1,10 @@
-"""What a user is doing now: a causal transformer over the window, read at its newest interaction.
+"""`gpt`: a causal transformer over the window.
 
-Not aware of catalogues or profiles: item vectors in, one vector per position out. Blocks are pre-norm
-self-attention (SASRec, Kang and McAuley 2018) with a learned gate on each residual (LiGR, LinkedIn 2025) and
-with learned biases on relative position and on the time between two interactions (T5, Raffel et al. 2020;
-HSTU, Zhai et al. 2024), so a window needs no absolute positions.
+Blocks are pre-norm self-attention (SASRec, Kang and McAuley 2018) with a learned gate on each residual (LiGR,
+LinkedIn 2025) and with learned biases on relative position and on the time between two interactions (T5,
+Raffel et al. 2020; HSTU, Zhai et al. 2024), so a window needs no absolute positions.
 
-Names: B rows, K positions (left-padded, newest last), D the length of a vector, H heads.
+Names as in `base.py`, and H heads.
 """
 
 from __future__ import annotations
@@ -16,53 +15,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TIME_BUCKETS = 26
-ACTIONS = 16
+from model.shortterm.base import TIME_BUCKETS, ShortTerm, hidden, time_bucket
 
 
-def time_bucket(ms: Tensor) -> Tensor:
-    """floor(log2(1 + seconds)) of a time span in ms, 0..25 (25 is a year and more); spans below zero count as
-    zero.
-    """
-    return torch.log2(ms.clamp(min=0).float() / 1000 + 1).floor().long().clamp(max=TIME_BUCKETS - 1)
-
-
-class GptEncoder(nn.Module):
-    """Item vectors f32[B,K,D] with their actions and times -> window vectors. K may be anything up to
-    `window`.
-    """
+class GptEncoder(ShortTerm):
+    """See the module. K may be anything up to `window`."""
 
     def __init__(self, dim: int, layers: int, heads: int, dropout: float, window: int) -> None:
-        super().__init__()
-        self.action = nn.Embedding(ACTIONS, dim)
-        self.gap = nn.Embedding(TIME_BUCKETS, dim)
+        super().__init__(dim, dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout, window) for _ in range(layers))
-        self.norm = nn.LayerNorm(dim)
-        self.out = nn.Linear(dim, dim)
-        self.drop = nn.Dropout(dropout)
-        for table in (self.action, self.gap):
-            nn.init.normal_(table.weight, std=0.02)
 
-    def forward(
-        self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor, last: bool = False
-    ) -> Tensor:
-        """f32[B,K,D], or f32[B,D] of the newest position where `last`. Rows and positions without an
-        interaction are zero.
-        """
-        gaps_BK = F.pad((times_BK[:, 1:] - times_BK[:, :-1]) * there_BK[:, :-1], (1, 0))
-        x_BKD = items_BKD + self.action(actions_BK) + self.gap(time_bucket(gaps_BK))
-        x_BKD = self.drop(x_BKD)
-        length = items_BKD.shape[1]
-        place = torch.arange(length, device=items_BKD.device)
-        back_KK = place[:, None] - place[None]
-        hidden_BKK = (back_KK < 0) | ~there_BK[:, None]
-        hidden_BKK = hidden_BKK & (back_KK != 0)  # a position always sees itself: padding has no empty softmax
+    def read(self, x_BKD: Tensor, times_BK: Tensor, there_BK: Tensor, last: bool) -> Tensor:
+        length = x_BKD.shape[1]
+        place = torch.arange(length, device=x_BKD.device)
+        back_KK = (place[:, None] - place[None]).clamp(min=0)
         span_BKK = time_bucket(times_BK[:, :, None] - times_BK[:, None])
+        hidden_BKK = hidden(there_BK, length)
         for i, block in enumerate(self.blocks):
             queries = 1 if last and i == len(self.blocks) - 1 else length
-            x_BKD = block(x_BKD, back_KK.clamp(min=0), span_BKK, hidden_BKK, queries)
-        h_BKD = self.out(self.norm(x_BKD)) * there_BK[:, -x_BKD.shape[1] :, None]
-        return h_BKD[:, -1] if last else h_BKD
+            x_BKD = block(x_BKD, back_KK, span_BKK, hidden_BKK, queries)
+        return x_BKD
 
 
 class Block(nn.Module):

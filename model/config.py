@@ -1,0 +1,66 @@
+"""What a model is made of and how it is trained, as settings. Nothing heavy is imported here: whoever only reads
+settings does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.history import WINDOW
+from model.mix import Mix
+
+
+class ModelConfig(BaseModel):
+    """What a model is made of; with its weights, all that is needed to load it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    short_term: Literal["gpt", "lstm", "gru", "cnn", "cnn-lstm-attention"] = "cnn-lstm-attention"
+    long_term: Literal["pooled", "counted", "document", "buckets"] = "pooled"
+    fusion: Literal["attention", "steps", "alpha", "gate"] = "attention"
+    version: int = Field(default=1, ge=1, description="the number after the @ of its name")
+    dim: int = Field(default=96, ge=8, description="length of user and item vectors")
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1, description="gpt: heads of attention")
+    both_ways: bool = Field(default=False, description="lstm, gru: read each window from both ends")
+    window: int = Field(default=WINDOW, ge=1, description="interactions that the short-term encoder reads")
+    texts: Literal["bert", "tfidf"] = Field(default="bert", description="what reads texts; tfidf is in the model")
+    text_dim: int = Field(default=384, ge=1, description="length of the text vectors it was trained with")
+    own_dim: int = Field(default=0, ge=0, description="of that: length of the vectors that items bring themselves")
+    action_head: bool = Field(default=False, description="also learn which action comes next; not served")
+    rating_head: bool = Field(default=False, description="also learn the value of an event; not served")
+    items: int = Field(default=0, ge=0, description="items it has an id embedding for")
+    alpha: float = Field(default=0.7, ge=0, le=1, description="fusion alpha: weight of the window")
+    mix: Mix = Mix(neural=1.0)  # the neural score is in nats already: it was trained as a log-probability
+
+
+class TrainConfig(BaseModel):
+    """How to train. The defaults were chosen on MovieLens-100K, the last part before the test in time order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelConfig = ModelConfig()
+    epochs: int = Field(default=9, ge=1, description="at most; the learning rate falls over all of them")
+    patience: int = Field(default=3, ge=1, description="epochs without a better NDCG@10 before stopping")
+    batch: int = Field(default=32, ge=1, description="windows per step")
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    id_dropout: float = Field(default=0.05, ge=0, lt=1, description="chance that an item has its text only")
+    id_from_text: bool = Field(default=False, description="id embeddings begin as the texts' principal components")
+    contrastive: float = Field(default=0.0, ge=0, description="weight of drawing an item's text and id together")
+    shuffle: bool = Field(default=True, description="interactions of one second in a new order in each epoch")
+    hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
+    ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
+    full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")
+    negatives: int = Field(default=2048, ge=1, description="items drawn evenly for a step, in larger catalogues")
+    action_loss: float = Field(default=0.1, gt=0, description="weight of the next-action head, where there is one")
+    rating_loss: float = Field(default=0.1, gt=0, description="weight of the rating head, where there is one")
+    held_out: float = Field(default=0.1, gt=0, lt=1, description="share of events, the last, that choose")
+    validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
+    refit: bool = Field(default=True, description="train again on all events at the end")
+    seed: int = 0
+    device: str = "cpu"
+    action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")
