@@ -2,9 +2,6 @@
 
 A convolution ends at its position and skips 1, 2, 4, ... places a layer (NextItNet, Yuan et al. 2019), so that two
 layers of width 3 see 7 interactions and four see 31; what is padded is zero for each of them.
-
-`cnn-lstm-attention` is the default: on MovieLens-100K, events 85% to 90%, with seconds shuffled, NDCG@10 of its vectors
-alone is .124 where that of `gpt` is .120 (one seed), and a window costs half the time.
 """
 
 from __future__ import annotations

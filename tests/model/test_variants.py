@@ -102,7 +102,7 @@ def test_a_large_catalogue_is_learned_from_a_sample_of_it():
 
 
 @pytest.mark.parametrize(
-    "option", [{"shuffle": False}, {"hide": 0.3}, {"ema": 0.9}, {"contrastive": 0.1}, {"id_from_text": True}]
+    "option", [{"shuffle": True}, {"hide": 0.3}, {"ema": 0.9}, {"contrastive": 0.1}, {"id_from_text": True}]
 )
 def test_every_option_of_training_changes_what_is_learned(option):
     plain, other = (train(EVENTS, CATALOG, TEXT, config().model_copy(update=o)) for o in ({"epochs": 1}, option))
