@@ -54,6 +54,10 @@ class Hand:
     def ended(self) -> bool:
         return self.worker.process.poll() is not None
 
+    def obeyed(self, code: int | None) -> bool:
+        """Whether this is how it should end when told to stop: with 0, or at once while Python still starts."""
+        return code == 0 or (code == -signal.SIGTERM and not self.worker.log.read_text())
+
 
 class Arena:
     """Starts, breaks and mends. A worker that ends by itself is started again, as a supervisor would."""
@@ -112,7 +116,7 @@ class Arena:
                 self.note(f"worker {hand.number} ended by itself with code {code}")
                 last = [line for line in hand.worker.log.read_text().splitlines() if line.strip()][-1:]
                 self.by_itself.append(f"worker {hand.number} ended with code {code}: {''.join(last)[:300]}")
-            elif code:
+            elif not hand.obeyed(code):
                 self.refused.append(f"worker {hand.number} was told to stop and ended with code {code}")
         for hand in [hand for hand in self.hands if hand.until < time.monotonic()]:
             self._too_late(hand)
@@ -309,7 +313,7 @@ class Arena:
         for hand in list(self.hands):
             with suppress(TimeoutError, subprocess.TimeoutExpired):
                 code = hand.worker.process.wait(max(0.1, deadline - time.monotonic()))
-                if code:
+                if not hand.obeyed(code):
                     self.refused.append(f"worker {hand.number} was told to stop and ended with code {code}")
                 self.hands.remove(hand)
         for hand in list(self.hands):
