@@ -136,6 +136,11 @@ class Pipeline:
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))
 
+    async def warm(self) -> None:
+        """Return when joining makes nobody wait: lists can be made, or there is no catalogue to make any from."""
+        if self.outlet is not None:
+            await self.outlet.serving.tried.wait()
+
     @property
     def ready(self) -> bool:
         """Restored, and with a catalogue and an index where lists are made: events are being answered."""

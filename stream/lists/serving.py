@@ -81,6 +81,7 @@ class Serving:
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
         self._current: Served | None = None
         self.ready = asyncio.Event()
+        self.tried = asyncio.Event()
 
     @property
     def current(self) -> Served:
@@ -136,6 +137,7 @@ class Serving:
             else:
                 self._changed.clear()
                 await self._rebuild()
+            self.tried.set()
             await self._changed.wait()
             # A catalogue is published item by item: take in what comes together.
             await asyncio.sleep(0.2)

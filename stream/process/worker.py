@@ -71,6 +71,7 @@ async def work(settings: Settings, run: Run) -> int:
         loop.add_signal_handler(number, stop.set)
     status = StatusServer(pipeline, run.status_port) if run.status_port is not None else None
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_crashed(pipeline))]
+    warm = asyncio.ensure_future(pipeline.warm())
     drained = True
     try:
         await pipeline.start()
@@ -79,17 +80,21 @@ async def work(settings: Settings, run: Run) -> int:
         calm_collector()
         if pipeline.outlet is not None:
             sys.setswitchinterval(SWITCH_S)
-        await pipeline.app.start()
-        ends.append(asyncio.ensure_future(_tell_ready(pipeline)))
-        if run.stop_when_caught_up and run.silent_until is not None:
-            ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
-        await _first(ends[:2] + ends[3:])
+        await _first([*ends, warm])
+        member = warm.done()  # or it is over before it joins the group
+        if member:
+            await pipeline.app.start()
+            telling = asyncio.ensure_future(_tell_ready(pipeline))
+            if run.stop_when_caught_up and run.silent_until is not None:
+                ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
+            await _first(ends)
+            telling.cancel()
         crashed = pipeline.failure
-        if crashed is None:
+        if crashed is None and member:
             log.info("stopping: finishing what was taken in")
             drained = await _within(STOP_TIMEOUT_S, pipeline.drain())
     finally:
-        for end in ends:
+        for end in [*ends, warm]:
             end.cancel()
         closed = await _within(STOP_TIMEOUT_S, _close(pipeline, status))
     if not drained:

@@ -138,6 +138,36 @@ async def stale_claim(deployment: Deployment, partition: int) -> None:
     await changelog.close()
 
 
+def test_a_worker_joins_when_it_can_answer_and_not_before(deployment: Deployment) -> None:
+    """Or the users of its partitions would wait until a catalogue is encoded and indexed."""
+    built = deployment.folder / "built"
+    slow = (
+        "import asyncio, pathlib\n"
+        "from stream.lists.serving import Serving\n"
+        "real = Serving._rebuild\n"
+        "async def rebuild(self):\n"
+        f"    while not pathlib.Path({str(built)!r}).exists():\n"
+        "        await asyncio.sleep(0.05)\n"
+        "    await real(self)\n"
+        "Serving._rebuild = rebuild\n"
+    )
+    events = some_events(1200, users=40)
+    first = deployment.worker().ready()
+    second, third = deployment.worker(prelude=slow), deployment.worker(prelude=slow)
+    for cold in (second, third):
+        until(lambda worker=cold: worker.status().get("ready") is False, 60, "it has begun")
+    deployment.send(events[:600])
+    deployment.settled()
+    check_state(deployment, events[:600])
+    assert (first.status()["partitions"], second.status()["partitions"]) == ([0, 1, 2, 3], [])
+    assert third.stop() == 0, "told to stop before it had joined"
+    built.touch()
+    until(lambda: len(second.status().get("partitions", [])) == 2, 60, "the partitions are shared")
+    deployment.send(events[600:])
+    deployment.settled()
+    check_state(deployment, events)
+
+
 def test_two_workers_share_partitions_and_hand_them_over(deployment: Deployment) -> None:
     events = some_events(6000, users=80)
     first = deployment.worker().ready()
