@@ -73,7 +73,7 @@ class Engine:
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
         self._reasoner = Reasoner(catalog)
-        self._exactly = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
+        self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
     @property
@@ -97,7 +97,7 @@ class Engine:
         too).
         """
         window, rows = self.window_rows(h)
-        with self._exactly():
+        with self._inference():
             return self.model.encode(window, rows, self._items, profiles)
 
     def window_rows(self, h: Histories) -> tuple[Histories, NDArray[np.int32]]:
@@ -224,7 +224,7 @@ class Engine:
             none = [np.zeros((0, 0), np.float32)] * len(windows)
             return self.model.encode(windows, window_rows, self._items, none).vectors.cpu().numpy()
 
-        with self._exactly():
+        with self._inference():
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
                 h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix

@@ -174,8 +174,7 @@ class OnlineScores:
 
     def prepared(self) -> OnlineScores:
         """Itself, with all made that is otherwise made when it is first asked for."""
-        for name in ("_by_popularity", "_places"):
-            getattr(self, name)
+        _ = self._by_popularity, self._places
         return self
 
     def related(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
