@@ -72,6 +72,7 @@ async def work(settings: Settings, run: Run) -> int:
     status = StatusServer(pipeline, run.status_port) if run.status_port is not None else None
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(_crashed(pipeline))]
     warm = asyncio.ensure_future(pipeline.warm())
+    beside = [warm]
     drained = True
     try:
         await pipeline.start()
@@ -84,18 +85,17 @@ async def work(settings: Settings, run: Run) -> int:
         member = warm.done()  # or it is over before it joins the group
         if member:
             await pipeline.app.start()
-            telling = asyncio.ensure_future(_tell_ready(pipeline))
+            beside.append(asyncio.ensure_future(_tell_ready(pipeline)))
             if run.stop_when_caught_up and run.silent_until is not None:
                 ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
             await _first(ends)
-            telling.cancel()
         crashed = pipeline.failure
         if crashed is None and member:
             log.info("stopping: finishing what was taken in")
             drained = await _within(STOP_TIMEOUT_S, pipeline.drain())
     finally:
-        for end in [*ends, warm]:
-            end.cancel()
+        for task in [*ends, *beside]:
+            task.cancel()
         closed = await _within(STOP_TIMEOUT_S, _close(pipeline, status))
     if not drained:
         log.error("not everything was answered and committed within %.0f s; it is read again", STOP_TIMEOUT_S)
