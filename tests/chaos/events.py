@@ -28,8 +28,8 @@ ROUND_MS = 6 * 3_600_000
 AGO_MS = 150 * 86_400_000
 STEP_MS = 37
 MOST = 120
-"""Events of a user who repeats some. A repeat counts nothing while the history holds the first, and so the history must
-hold them all: which topic is read first would decide otherwise. Those who return, and those of a flood, have more.
+"""Events of a user who repeats some: no more than a history holds, so that no repeat counts, whichever topic is read
+first. Those who return, and those of a flood, have more, and repeat only by chance or when a producer was replaced.
 """
 FLOOD_USERS = 24
 

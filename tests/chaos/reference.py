@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgpack
@@ -31,10 +32,15 @@ class Row:
     kept: list[tuple[int, int, int]] = field(default_factory=list)
     beyond: set[int] = field(default_factory=set)
     applied: dict[str, int] = field(default_factory=dict)
+    ever: set[tuple[int, int, int]] = field(default_factory=set)
+    repeated: list[tuple[int, int, int]] = field(default_factory=list)
 
     def add(self, time: int, action: int, item: int) -> list[int] | None:
         """Items met before, newest last; None where the interaction was there before."""
         key = (time, action, item)
+        if key in self.ever:
+            self.repeated.append(key)
+        self.ever.add(key)
         at = bisect.bisect_left(self.kept, key)
         if at < len(self.kept) and self.kept[at] == key:
             return None
@@ -43,6 +49,13 @@ class Row:
         if len(self.kept) > HISTORY:
             self.beyond.add(self.kept.pop(0)[2] & 0xFFFFFFFF)
         return before
+
+    @property
+    def unsure(self) -> Iterator[Pair]:
+        """What may be counted once more or less for each repeat: a repeat counts nothing while the history holds the
+        first, and whether a history that overflowed did so depends on which topic was read first.
+        """
+        return ((item, 0, time // BUCKET_MS) for time, _, item in (self.repeated if self.beyond else ()))
 
     def differs(self, packed: bytes | None) -> str:
         """How a changelog's row differs from this one; empty where it does not."""
@@ -71,6 +84,7 @@ class Reference:
         self.rows: dict[str, Row] = {}
         self.trends: Counter[Pair] = Counter()
         self.events = 0
+        self._unsure: Counter[Pair] = Counter()
 
     def add(self, topic: str, action: str, offset: int, user: str, item: str, ts: int) -> None:
         """Take in an event, in the order of its partition."""
@@ -86,6 +100,12 @@ class Reference:
             for met in set(before) - {hashed}:
                 self.trends[met, hashed, bucket] += 1
 
+    @property
+    def unsure(self) -> Counter[Pair]:
+        """By how much a count may differ from `trends`, either way."""
+        return self._unsure + Counter(pair for row in self.rows.values() for pair in row.unsure)
+
     def forget(self, kept: set[str]) -> None:
         """Users who will not act again but these."""
+        self._unsure.update(pair for user, row in self.rows.items() if user not in kept for pair in row.unsure)
         self.rows = {user: row for user, row in self.rows.items() if user in kept}

@@ -35,6 +35,20 @@ def test_a_row_keeps_the_newest_and_remembers_the_rest() -> None:
     assert row.beyond == {1000, 1001}
 
 
+def test_a_repeat_leaves_its_count_unsure_only_in_a_history_that_overflowed() -> None:
+    """Whether the first was still held when it was repeated depends on which of two topics was read first."""
+    reference = Reference()
+    for user, most in (("few", 3), ("many", HISTORY + 1)):
+        for offset in range(most):
+            reference.add("view", "view", offset, user, f"m{offset % 3}", offset)
+        reference.add("view", "view", most, user, "m0", 0)
+    reference.add("click", "click", 0, "few", "m1", 1)
+    once = Counter({(item_hash("m0"), 0, 0): 1})
+    assert reference.unsure == once
+    reference.forget({"few"})
+    assert reference.unsure == once and reference.rows.keys() == {"few"}
+
+
 def test_the_same_seed_makes_the_same_records() -> None:
     def some(seed: int) -> list[bytes]:
         source = Source(seed, NOW, users=40)
