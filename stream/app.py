@@ -24,10 +24,11 @@ from faust.types import TP
 
 from stream.errors import EddylineError
 from stream.intake import Intake
+from stream.kafka.assignment import Together
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.follow import Follower
 from stream.kafka.tables import raw_topic
-from stream.kafka.transport import BatchApp, BatchConsumer, Keeper, Together
+from stream.kafka.transport import BatchApp, BatchConsumer, Keeper
 from stream.lists.desk import Desk
 from stream.lists.handover import Handover
 from stream.lists.interests import Source

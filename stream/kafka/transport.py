@@ -8,14 +8,13 @@ source shows to be unsafe for state is replaced here:
 - Partitions are claimed before they are restored, and settled before they are given up.
 - Input partitions are fetched only once all are restored and sought.
 - Committed records only; the end of a restore is a position, because a transaction's marker is no record.
-- Topics that belong together are assigned together.
+- Topics that belong together are assigned together (`stream.kafka.assignment`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from time import monotonic
 from typing import Any, Protocol, cast
 
@@ -23,12 +22,11 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
-from faust.assignor.partition_assignor import PartitionAssignor
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.errors import StateError
+from stream.kafka.assignment import check_together
 from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
@@ -316,32 +314,6 @@ class BatchTransport(driver.Transport):
     Consumer = BatchConsumer
 
 
-class Together(PartitionAssignor):
-    """Faust's assignor, grouping topics by their subscribers in a stable order, and only once it knows them all.
-
-    Faust groups by `tuple(set)`: two equal sets may be walked in different orders, and then topics that
-    belong together are assigned apart. And it assigns what the cluster knows of: a broker that has just come
-    up may not know of every topic yet, and a worker would take in events without the windows that they belong to.
-    Then nothing is assigned; when more is known the group is asked again.
-    """
-
-    @classmethod
-    def _get_copartitioned_groups(
-        cls, topics: set[str], cluster: Any, subscriptions: MutableMapping[str, list[str]]
-    ) -> MutableMapping[int, Iterable[set[str]]]:
-        if unknown := sorted(topic for topic in topics if not cluster.partitions_for_topic(topic)):
-            SERVICES.warning("nothing is assigned until the cluster knows of %s", ", ".join(unknown))
-            return {}
-        return super()._get_copartitioned_groups(topics, cluster, subscriptions)
-
-    @classmethod
-    def _group_co_subscribed(cls, topics: set[str], subscriptions: Mapping[str, Sequence[str]]) -> Iterable[set[str]]:
-        groups: MutableMapping[tuple[str, ...], set[str]] = defaultdict(set)
-        for topic in topics:
-            groups[tuple(sorted(c for c, subscribed in subscriptions.items() if topic in subscribed))].add(topic)
-        return groups.values()
-
-
 class BatchApp(faust.App):
     """A Faust app that consumes batches, opens its clients from `[kafka]`, and asks a keeper what to commit."""
 
@@ -369,28 +341,6 @@ class BatchApp(faust.App):
 
     def _new_transport(self) -> BatchTransport:
         return BatchTransport(self.conf.broker_consumer, self, loop=self.loop)
-
-
-def check_together(assigned: set[TP], changelogs: set[str]) -> None:
-    """Refuse an assignment in which a topic's partitions differ from another's, or a changelog is missing.
-
-    Raises:
-        StateError: a window would be updated here and restored elsewhere.
-    """
-    held: dict[str, set[int]] = defaultdict(set)
-    for tp in assigned:
-        held[tp.topic].add(tp.partition)
-    if not held:
-        return
-    everything = set().union(*held.values())
-    held.update({topic: set() for topic in changelogs - held.keys()})
-    if apart := {topic: sorted(p) for topic, p in held.items() if p != everything}:
-        raise StateError(
-            f"this worker was assigned partitions {sorted(everything)}, but only some of them of {apart}; "
-            f"changelogs are {sorted(changelogs)}",
-            "give all input topics and changelogs equal partition counts, and run the same version and settings on "
-            "all workers; then restart",
-        )
 
 
 class _Batch:
