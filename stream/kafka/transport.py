@@ -26,7 +26,7 @@ from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from stream.kafka.assignment import check_together
+from stream.kafka.assignment import Together, check_together, learn
 from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
@@ -68,15 +68,24 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     """Opens the group's consumer from `[kafka]`, reading committed records only."""
 
     logger = SERVICES
+    _learning: asyncio.Task[None] | None = None
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         app = cast(BatchApp, self.app)
-        self._assignor = app.assignor
-        return AIOKafkaConsumer(
-            **app.kafka.member(), group_id=app.conf.id, partition_assignment_strategy=[self._assignor]
+        self._assignor = assignor = cast(Together, app.assignor)
+        consumer = AIOKafkaConsumer(
+            **app.kafka.member(), group_id=app.conf.id, partition_assignment_strategy=[assignor]
         )
+        assignor.on_unknown = lambda topics: self._learn(consumer, topics)
+        return consumer
+
+    def _learn(self, consumer: AIOKafkaConsumer, topics: set[str]) -> None:
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.ensure_future(learn(consumer._client, topics))
 
     async def on_thread_stop(self) -> None:
+        if self._learning is not None:
+            self._learning.cancel()
         await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
         if self._consumer is not None:
             await stop(self._consumer)

@@ -84,6 +84,27 @@ def test_a_restore_of_changelogs_that_were_never_written_ends(deployment: Deploy
     assert second.status()["partitions"] == list(range(PARTITIONS))
 
 
+KNOWS_LATE = """
+from aiokafka.cluster import ClusterMetadata
+looks, update, partitions = [], ClusterMetadata.update_metadata, ClusterMetadata.partitions_for_topic
+def updated(self, metadata):
+    if any('changelog' in topic for _, topic, *_ in metadata.topics):
+        looks.append(1)
+    update(self, metadata)
+def known(self, topic):
+    return None if 'changelog' in topic and len(looks) < 3 else partitions(self, topic)
+ClusterMetadata.update_metadata, ClusterMetadata.partitions_for_topic = updated, known
+"""
+"""In a worker: the cluster does not know of changelogs before it has been asked a third time, as after its start."""
+
+
+def test_a_cluster_that_does_not_know_every_topic_yet_is_asked_until_it_does(deployment: Deployment) -> None:
+    """aiokafka would look again in ten minutes, and nothing would be assigned until then."""
+    worker = deployment.worker(KNOWS_LATE, EDDYLINE_KAFKA__METADATA_MAX_AGE_MS="600000")
+    until(lambda: worker.status().get("partitions") == list(range(PARTITIONS)), 60, "all partitions are assigned")
+    assert "nothing is assigned until the cluster knows of" in worker.log.read_text()
+
+
 def test_a_worker_listens_nowhere_but_at_its_status_port_on_this_machine(deployment: Deployment) -> None:
     worker = deployment.worker().ready()
     listening = [
