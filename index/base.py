@@ -6,19 +6,22 @@ caller's except -1, which says "none" in answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-FORMAT = "eddyline-index-1"
+FORMAT = "eddyline-index-2"
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 
 class IndexFileError(ValueError):
@@ -101,22 +104,61 @@ def merged(ids: Ids, vectors: Vectors, new_ids: Ids, new_vectors: Vectors) -> tu
     return np.concatenate([ids, new_ids[~known]]), np.concatenate([vectors, new_vectors[~known]])
 
 
-def save(path: Path, ids: Ids, vectors: Vectors) -> None:
-    """Writes ids and vectors, through a temporary file so that a reader never meets half of one."""
+class Saved(NamedTuple):
+    """What a file holds; id -1: a vector that was removed.
+
+    structure u8: what an index of `kind` reads instead of building it anew; None: there is nothing that would save it.
+    """
+
+    ids: Ids
+    vectors: Vectors
+    kind: str = ""
+    structure: Bytes | None = None
+    recall: float | None = None
+
+
+def save(
+    path: Path,
+    ids: Ids,
+    vectors: Vectors,
+    kind: str = "",
+    structure: Bytes | None = None,
+    recall: float | None = None,
+) -> None:
+    """Writes ids, vectors and what else there is, with their checksum; through a temporary file, so that a reader never
+    meets half of one.
+    """
+    tensors = {"ids": ids, "vectors": np.ascontiguousarray(vectors)}
+    if structure is not None:
+        tensors["structure"] = structure
+    about = {"format": FORMAT, "kind": kind, "recall": "" if recall is None else str(recall), "sha256": _sum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({"ids": ids, "vectors": np.ascontiguousarray(vectors)}, partial, metadata={"format": FORMAT})
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several workers may share a cache
+    save_file(tensors, partial, metadata=about)
     partial.replace(path)
 
 
-def load(path: Path) -> tuple[Ids, Vectors]:
+def load(path: Path) -> Saved:
     """Reads what `save` wrote. Raises IndexFileError for any other file, FileNotFoundError for none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no saved index there")
     try:
         with safe_open(path, framework="np") as f:
-            if (f.metadata() or {}).get("format") != FORMAT:
+            about = f.metadata() or {}
+            if about.get("format") != FORMAT:
                 raise IndexFileError(f"{path}: not an index file of format {FORMAT}; build the index again")
-            return f.get_tensor("ids"), f.get_tensor("vectors")
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118, it is no dict
     except SafetensorError as e:
         raise IndexFileError(f"{path}: damaged ({e}); build the index again") from e
+    if _sum(tensors) != about.get("sha256"):
+        raise IndexFileError(f"{path}: damaged (its checksum is another); build the index again")
+    recall = float(about["recall"]) if about.get("recall") else None
+    return Saved(tensors["ids"], tensors["vectors"], about.get("kind", ""), tensors.get("structure"), recall)
+
+
+def _sum(tensors: Mapping[str, NDArray[Any]]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        total.update(np.ascontiguousarray(tensors[name]).data)
+    return total.hexdigest()

@@ -30,9 +30,20 @@ class _Snapshot:
 class ExactIndex:
     """Every vector, compared with every query, on `device`."""
 
+    kind = "exact"
+
     def __init__(self, dim: int, device: str = "cpu") -> None:
         self._device = device
+        self.recall = 1.0
         self._now = _Snapshot(np.zeros(0, np.int64), torch.zeros(0, dim, device=device))
+
+    @classmethod
+    def of(cls, ids: Ids, vectors: Vectors, device: str = "cpu") -> Self:
+        """An index of these, which are not copied on a CPU. Raises ValueError as `add` does."""
+        ids, vectors = base.check(ids, vectors, vectors.shape[1])
+        index = cls(vectors.shape[1], device)
+        index._now = _Snapshot(ids, torch.from_numpy(vectors).to(device))
+        return index
 
     @property
     def dim(self) -> int:
@@ -72,14 +83,13 @@ class ExactIndex:
         return out_scores, out_ids
 
     def save(self, path: Path) -> None:
-        base.save(path, self._now.ids, self._now.vectors.cpu().numpy())
+        base.save(path, self._now.ids, self._now.vectors.cpu().numpy(), self.kind, recall=1.0)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        ids, vectors = base.load(path)
-        index = cls(vectors.shape[1])
-        index.add(ids, vectors)
-        return index
+        saved = base.load(path)
+        alive = saved.ids != -1
+        return cls.of(saved.ids[alive], saved.vectors[alive])
 
     def stats(self) -> dict[str, Any]:
-        return {"kind": "exact", "device": self._device, "size": len(self), "dim": self.dim, "recall": 1.0}
+        return {"kind": self.kind, "device": self._device, "size": len(self), "dim": self.dim, "recall": self.recall}

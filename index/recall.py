@@ -9,11 +9,10 @@ import numpy as np
 from index.base import Index, Vectors
 
 TIE = 1e-5
-LEAST = 0.99
 
 
 class IndexBuildError(RuntimeError):
-    """A built index finds too little of what exact search finds: keep the one in use and build again."""
+    """A built index finds too little of what exact search finds: the one in use is to be kept."""
 
 
 def recall_at_k(index: Index, reference: Index, queries: Vectors, k: int) -> float:
@@ -30,9 +29,9 @@ def recall_at_k(index: Index, reference: Index, queries: Vectors, k: int) -> flo
     return float(min(hits / total, 1.0)) if total else 1.0
 
 
-def sufficient_recall(index: Index, reference: Index, queries: Vectors, k: int) -> float:
-    """`recall_at_k`. Raises IndexBuildError where it is below 0.99."""
+def sufficient_recall(index: Index, reference: Index, queries: Vectors, k: int, least: float) -> float:
+    """`recall_at_k`. Raises IndexBuildError where it is below `least`."""
     recall = recall_at_k(index, reference, queries, k)
-    if recall < LEAST:
-        raise IndexBuildError(f"recall@{k} is {recall:.3f}, below {LEAST}: keep the index in use, build again")
+    if recall < least:
+        raise IndexBuildError(f"recall@{k} is {recall:.3f}, below {least}")
     return recall

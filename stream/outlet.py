@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
+from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
 from stream.lists.recommend import Recommender
 from stream.lists.serving import Serving, leave_a_core, pick_device
@@ -33,6 +34,7 @@ class Outlet:
             TextEncoder(settings.encoder.name, device, settings.cache),
             trends,
             device,
+            Indexes(settings.index, device, settings.cache / "indexes" / settings.topics.catalog),
             settings.topics.catalog,
             monitor,
             settings.recommend.shadow,

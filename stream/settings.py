@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from index.choose import IndexConfig
 from model.config import TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
@@ -57,6 +58,7 @@ class Settings(BaseModel):
     trends: TrendsConfig = TrendsConfig()
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
+    index: IndexConfig = IndexConfig()
     emit: EmitConfig = EmitConfig()
     train: TrainConfig = TrainConfig()
     health: HealthConfig = HealthConfig()

@@ -19,8 +19,7 @@ import msgspec
 import numpy as np
 from aiokafka import TopicPartition
 
-import index.ann
-from index.base import Index
+from index.recall import IndexBuildError
 from model import checkpoint
 from model.baselines import UserModel
 from model.catalog import Catalog, HashCollisionError, Item
@@ -28,11 +27,15 @@ from model.encoder import TextEncoder
 from model.engine import Engine
 from model.online import Counts, OnlineParams, OnlineScores
 from stream.errors import EddylineError
+from stream.lists.indexes import Indexes, ItemIndex
 from stream.lists.release import Release, checked
 from stream.process.monitor import Monitor
 from stream.trends import Snapshot, Trends, joined
 
 log = logging.getLogger(__name__)
+
+FALLBACK = "fallback"
+"""What is served where no model is released, and the shadow of one that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,13 @@ class Served:
     name: str
     catalog: Catalog
     engine: Engine
-    index: Index
+    index: ItemIndex
     online: OnlineScores
     profile_dim: int
     shadow: Served | None = None
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores f32[B, k] and catalogue indices i64[B, k] of the nearest items, -1 where there are none."""
+        """See `ItemIndex.search`."""
         return self.index.search(vectors, k)
 
 
@@ -60,6 +63,7 @@ class Serving:
         encoder: TextEncoder,
         trends: Trends,
         device: str,
+        indexes: Indexes,
         catalog_topic: str,
         monitor: Monitor,
         shadow: bool = False,
@@ -71,6 +75,7 @@ class Serving:
         self._documents = TextEncoder(encoder.name, encoder.device)
         self._trends = trends
         self._device = device
+        self._indexes = indexes
         self._catalog_topic = catalog_topic
         self._monitor = monitor
         self._shadow = shadow
@@ -174,13 +179,14 @@ class Serving:
             built = await loop.run_in_executor(
                 self._builder, self._build, items, version, release, snapshot, self._current
             )
-        except (HashCollisionError, EddylineError) as error:
+        except (HashCollisionError, EddylineError, IndexBuildError) as error:
             log.error("the new catalogue is not served: %s", error)
             return
         if self._current is None or built.name != self._current.name:
             self._monitor.releases += 1
             log.info("serving %s over %d items", built.name, len(built.catalog))
         self._current = built
+        self._indexes.forget_all_but({built.name, FALLBACK} if built.shadow else {built.name})
         self.ready.set()
 
     def _build(
@@ -195,25 +201,24 @@ class Serving:
         catalog = Catalog.build(items, version)
         texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
         online = self._online(catalog, snapshot)
-        fallback = self._served("fallback", catalog, texts, None, online)
         if release is None:
-            return fallback
+            return self._served(FALLBACK, catalog, texts, None, online)
         name = f"{release.model}@{release.version}"
         try:
             served = self._served(name, catalog, texts, checkpoint.load(checked(release)), online)
         except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
             log.error("release %s is not served, what was served before goes on: %s", name, error)
-            if before is None or before.name == fallback.name:
-                return fallback
+            if before is None or before.name == FALLBACK:
+                return self._served(FALLBACK, catalog, texts, None, online)
             served = self._served(before.name, catalog, texts, before.engine.given, online)
-        return replace(served, shadow=fallback) if self._shadow else served
+        return replace(served, shadow=self._served(FALLBACK, catalog, texts, None, online)) if self._shadow else served
 
     def _served(
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
         read = self._documents.encode
         engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=self._window_ttl_ms, encode=read)
-        found = index.ann.build(engine.item_vectors, self._device)
+        found = self._indexes.of(name, catalog, engine.item_vectors)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 
     def _online(self, catalog: Catalog, snapshot: Sequence[Snapshot]) -> OnlineScores:

@@ -3,21 +3,18 @@
 import numpy as np
 import pytest
 
-from index import ann
-from index.ann import FaissIndex, build
+from index import quantised
 from index.base import IndexFileError
 from index.exact import ExactIndex
-from index.recall import IndexBuildError, recall_at_k, sufficient_recall
+from index.flat import FlatIndex
+from index.graph import GraphIndex
+from index.held import FaissIndex
+from index.quantised import QuantisedIndex
+from index.recall import recall_at_k
 
-
-class Graph(FaissIndex):
-    """An HNSW graph."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, graph=True)
-
-
-EVERY = pytest.mark.parametrize("kind", [ExactIndex, FaissIndex, Graph])
+KINDS = [ExactIndex, FlatIndex, GraphIndex, QuantisedIndex]
+EVERY = pytest.mark.parametrize("kind", KINDS)
+FAISS = pytest.mark.parametrize("kind", KINDS[1:])
 AXES = np.eye(3, dtype=np.float32)
 IDS = np.array([10, 20, 30])
 
@@ -110,7 +107,7 @@ def test_a_wrong_add_is_refused_and_changes_nothing(kind, ids, vectors, message)
 
 
 @EVERY
-@pytest.mark.parametrize("other", [ExactIndex, FaissIndex, Graph])
+@pytest.mark.parametrize("other", KINDS)
 def test_what_one_index_saves_any_index_loads(kind, other, tmp_path):
     path = tmp_path / "folder" / "items.index"
     filled(kind).save(path)
@@ -156,41 +153,96 @@ def test_recall_is_the_share_of_the_exact_neighbours_found():
     assert recall_at_k(half, ExactIndex(3), ask(3, 2, 1), 2) == 1.0
 
 
-def test_a_build_numbers_its_vectors_and_knows_its_recall():
-    index = build(AXES)
-    assert index.search(ask(1, 2, 3), 3)[1].tolist() == [[2, 1, 0]]
-    assert index.stats()["recall"] == 1.0
+# Indexes whose changes are built aside
 
 
-def test_a_build_that_misses_neighbours_is_refused():
-    half = ExactIndex(3)
-    half.add(IDS[:1], AXES[:1])
-    with pytest.raises(IndexBuildError, match="below"):
-        sufficient_recall(half, filled(ExactIndex), ask(3, 2, 1), 2)
+@pytest.fixture
+def small_lists(monkeypatch):
+    monkeypatch.setattr(quantised, "TRAINED_FROM", 1000)
 
 
-def test_many_vectors_are_searched_as_a_graph_that_finds_what_comparing_all_finds(monkeypatch):
-    rng = np.random.default_rng(1)
-    vectors = rng.normal(size=(400, 16)).astype(np.float32)
-    monkeypatch.setattr(ann, "HNSW_FROM", 401)
-    assert build(vectors).stats()["kind"] == "faiss-flat"
-    monkeypatch.setattr(ann, "HNSW_FROM", 400)
-    graph = build(vectors)
-    assert graph.stats()["kind"] == "faiss-hnsw"
-    assert graph.stats()["recall"] >= 0.99
-    assert graph.search(vectors[:1], 400)[1].tolist()[0].count(-1) < 40
+def crowd(n=3000, dim=16, centres=40):
+    rng = np.random.default_rng(3)
+    around = rng.normal(size=(centres, dim))[rng.integers(0, centres, n)]
+    return (around + 0.5 * rng.normal(size=(n, dim))).astype(np.float32)
 
 
-def test_a_graph_that_misses_too_much_gives_way_to_comparing_all(monkeypatch):
-    monkeypatch.setattr(ann, "HNSW_FROM", 1)
-    monkeypatch.setattr(ann, "HNSW_LINKS", 2)
-    monkeypatch.setattr(ann, "HNSW_BUILD", 1)
-    monkeypatch.setattr(ann, "HNSW_SEARCH", 1)
-    vectors = np.random.default_rng(2).normal(size=(3000, 32)).astype(np.float32)
-    index = build(vectors)
-    assert (index.stats()["kind"], index.stats()["recall"]) == ("faiss-flat", 1.0)
+@FAISS
+def test_of_many_clustered_vectors_nearly_all_neighbours_are_found(kind, small_lists):
+    vectors = crowd()
+    ids = np.arange(len(vectors)) * 5
+    assert recall_at_k(kind.of(ids, vectors), ExactIndex.of(ids, vectors), vectors[::50], 10) > 0.95
 
 
-def test_a_gpu_that_is_not_there_is_said_to_be_missing():
-    with pytest.raises(RuntimeError, match="faiss-gpu"):
-        FaissIndex(3, device="cuda")
+@FAISS
+def test_behind_what_is_excluded_the_next_are_found(kind, small_lists):
+    vectors = crowd()
+    ids = np.arange(len(vectors))
+    index, reference, queries = kind.of(ids, vectors), ExactIndex.of(ids, vectors), vectors[::300]
+    nearest = list(reference.search(queries, 200)[1])
+    found, wanted = index.search(queries, 10, nearest)[1], reference.search(queries, 10, nearest)[1]
+    assert all(not set(a) & set(b) for a, b in zip(found.tolist(), [n.tolist() for n in nearest], strict=True))
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]) > 0.9
+
+
+@FAISS
+def test_whatever_is_left_is_found_however_much_is_excluded(kind, small_lists):
+    vectors = crowd(1500)
+    index = kind.of(np.arange(1500), vectors)
+    assert set(index.search(vectors[:1], 5, [np.arange(1497)])[1][0].tolist()) == {1497, 1498, 1499, -1}
+    assert (index.search(vectors[:1], 1500)[1] >= 0).all()
+
+
+@FAISS
+def test_an_update_holds_exactly_the_new_vectors_and_leaves_the_old_index_as_it_is(kind, small_lists):
+    vectors = crowd()
+    index = kind.of(np.arange(3000), vectors)
+    moved, ids = vectors.copy(), np.r_[100:3000, 5000:5100]
+    moved[100:300] = -moved[100:300]
+    new = np.concatenate([moved[100:], crowd(100)])
+    other = index.updated(ids, new)
+    assert (len(other), len(index)) == (3000, 3000)
+    assert recall_at_k(other, ExactIndex.of(ids, new), new[::50], 10) > 0.95
+    assert not np.isin(np.arange(100), other.search(vectors[:200], 50)[1]).any()
+    assert recall_at_k(index, ExactIndex.of(np.arange(3000), vectors), vectors[::50], 10) > 0.95
+
+
+@FAISS
+def test_changes_one_after_the_other_leave_what_a_dictionary_would(kind, small_lists):
+    rng = np.random.default_rng(5)
+    index: FaissIndex = kind(8)
+    held: dict[int, np.ndarray] = {}
+    for _ in range(12):
+        ids = rng.choice(400, 90, replace=False)
+        new = rng.normal(size=(90, 8)).astype(np.float32)
+        index.add(ids, new)
+        held |= dict(zip(ids.tolist(), new, strict=True))
+        gone = rng.choice(400, 40, replace=False)
+        assert index.remove(gone) == len(held.keys() & set(gone.tolist()))
+        held = {name: vector for name, vector in held.items() if name not in gone}
+        assert len(index) == len(held)
+    names = np.array(list(held))
+    assert recall_at_k(index, ExactIndex.of(names, np.stack(list(held.values()))), new, 10) > 0.95
+
+
+@FAISS
+def test_what_was_removed_stays_away_through_a_file(kind, small_lists, tmp_path):
+    vectors = crowd()
+    index = kind.of(np.arange(3000), vectors)
+    index.remove(np.arange(60))
+    index.save(tmp_path / "items.index")
+    for other in KINDS:
+        loaded = other.load(tmp_path / "items.index")
+        assert len(loaded) == 2940
+        assert not np.isin(loaded.search(vectors[:60], 20)[1], np.arange(60)).any()
+
+
+@EVERY
+def test_a_file_in_which_a_byte_was_changed_is_refused(kind, tmp_path):
+    path = tmp_path / "items.index"
+    filled(kind).save(path)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IndexFileError, match="checksum"):
+        kind.load(path)

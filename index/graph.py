@@ -1,0 +1,60 @@
+"""A graph of neighbours, searched from node to node: HNSW (Malkov and Yashunin, 2016), as FAISS has it.
+
+Where a CPU has many vectors: it looks at a few thousand of a million. It may miss some, which `recall` tells.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from index import base
+from index.base import Bytes, Ids, Vectors
+from index.held import FaissIndex, Snapshot, compared, flat_of, stored
+
+LINKS, BUILD, SEARCH = 32, 80, 128
+"""Neighbours a vector is linked to; how many candidates are kept when it is put in, and at least when one is sought."""
+COMPARE_FROM = 8
+"""A graph that is asked for more than an eighth of what it has is slower than comparing all."""
+
+
+class GraphIndex(FaissIndex):
+    """HNSW on the CPU. links, build, search: FAISS's M, efConstruction and efSearch."""
+
+    kind = "hnsw"
+
+    def __init__(self, dim: int, links: int = LINKS, build: int = BUILD, search: int = SEARCH) -> None:
+        self._links, self._build, self._search = links, build, search
+        super().__init__(dim)
+
+    def _built(self, vectors: Vectors) -> Any:
+        graph = faiss.IndexHNSWFlat(vectors.shape[1], self._links, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = self._build
+        if len(vectors):
+            graph.add(np.ascontiguousarray(vectors))  # pyright: ignore[reportCallIssue]
+        return graph
+
+    def _held(self, structure: Any, vectors: Vectors) -> Vectors:
+        return stored(faiss.downcast_index(structure.storage)) if structure.ntotal else vectors
+
+    def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
+        if fetch * COMPARE_FROM > len(now.ids) and fetch > self._search:
+            return compared(now, query, fetch)
+        wide = faiss.SearchParametersHNSW(efSearch=max(self._search, fetch))  # pyright: ignore[reportAttributeAccessIssue]
+        return now.structure.search(query, fetch, params=wide)
+
+    def _structure_bytes(self, now: Snapshot) -> Bytes:
+        writer = faiss.VectorIOWriter()  # pyright: ignore[reportAttributeAccessIssue]
+        faiss.write_index(now.structure, writer, faiss.IO_FLAG_SKIP_STORAGE)  # pyright: ignore[reportAttributeAccessIssue]
+        return faiss.vector_to_array(writer.data)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _revived(self, saved: base.Saved, structure: Bytes) -> Snapshot:
+        reader = faiss.VectorIOReader()  # pyright: ignore[reportAttributeAccessIssue]
+        faiss.copy_array_to_vector(structure, reader.data)  # pyright: ignore[reportAttributeAccessIssue]
+        graph: Any = faiss.read_index(reader, faiss.IO_FLAG_SKIP_STORAGE)  # pyright: ignore[reportAttributeAccessIssue]
+        flat = flat_of(saved.vectors)
+        graph.storage, graph.own_fields = flat, True
+        flat.this.disown()
+        return Snapshot(saved.ids, self._held(graph, saved.vectors), graph)

@@ -1,0 +1,227 @@
+"""What all FAISS indexes (Johnson, Douze and Jegou, 2017) share: a change is built aside and swapped in, what must not
+be found is masked, and what the structure misses is compared.
+
+Not a structure: `flat`, `graph` and `quantised` are. FAISS cannot remove from a graph, and its GPU indexes ignore id
+selectors, so nothing here relies on either. A removed vector stays in the structure without an id until an eighth of
+it is such; a search asks for a few more than it needs, and for four times as many where masks leave too few.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import faiss
+import numpy as np
+
+from index import base
+from index.base import Bytes, Ids, Vectors
+
+SPARE = 16
+"""Neighbours that are asked for beyond k where some are masked."""
+GROWTH = 4
+DEAD_SHARE = 0.125
+"""Removed vectors that a structure may hold before it is built anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A structure, its vectors f32[n,d] as FAISS holds them or as they were given, and their ids i64[n], -1 = removed.
+    Replaced as a whole, so that a search on another thread sees one or the other.
+    """
+
+    ids: Ids
+    vectors: Vectors
+    structure: Any
+
+    @property
+    def alive(self) -> int:
+        return int((self.ids != -1).sum())
+
+
+class FaissIndex(ABC):
+    """Vectors by id, searched through a FAISS structure."""
+
+    kind: ClassVar[str]
+    device = "cpu"
+
+    def __init__(self, dim: int) -> None:
+        self.recall: float | None = None
+        self._dim = dim
+        self._now = self._snapshot(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
+
+    @classmethod
+    def of(cls, ids: Ids, vectors: Vectors, **settings: Any) -> Self:
+        """An index of these. Raises ValueError as `add` does."""
+        index = cls(vectors.shape[1], **settings)
+        index._now = index._snapshot(*base.check(ids, vectors, index.dim))
+        return index
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    def __len__(self) -> int:
+        return self._now.alive
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        ids, vectors = base.check(ids, vectors, self.dim)
+        self._now = self._changed(self._now, ids, vectors, gone=ids)
+
+    def remove(self, ids: Ids) -> int:
+        before = len(self)
+        nothing = np.zeros(0, np.int64), np.zeros((0, self.dim), np.float32)
+        self._now = self._changed(self._now, *nothing, gone=np.asarray(ids, np.int64))
+        return before - len(self)
+
+    def updated(self, ids: Ids, vectors: Vectors) -> Self:
+        """An index of exactly these vectors; this one stays as it is. What has not changed is not put in again."""
+        ids, vectors = base.check(ids, vectors, self.dim)
+        now = self._now
+        order = np.argsort(now.ids, kind="stable")
+        place = order[np.minimum(np.searchsorted(now.ids, ids, sorter=order), len(order) - 1)] if len(order) else order
+        kept = np.zeros(len(ids), bool)
+        if len(order):
+            kept = now.ids[place] == ids
+            kept[kept] = _equal(now.vectors, place[kept], vectors[kept])
+        other = copy(self)
+        other.recall = None
+        other._now = self._changed(now, ids[~kept], vectors[~kept], gone=np.setdiff1d(now.ids, ids[kept]))
+        return other
+
+    def search(
+        self, vectors: Vectors, k: int, exclude: Sequence[Ids] | None = None, allow: Ids | None = None
+    ) -> tuple[Vectors, Ids]:
+        now, found = self._now, self._found
+        if allow is not None:
+            keep = np.isin(now.ids, allow[allow != -1])
+            now, found = Snapshot(now.ids[keep], now.vectors[keep], flat_of(now.vectors[keep])), compared
+        query, excluded = np.ascontiguousarray(vectors, np.float32), list(exclude or ())
+        scores = np.full((len(query), k), -np.inf, np.float32)
+        ids = np.full((len(query), k), -1, np.int64)
+        masked = max(map(len, excluded), default=0) + len(now.ids) - now.alive
+        enough = min(k + masked, len(now.ids))
+        rows, fetch = np.arange(len(query)), min(k + min(masked, SPARE), len(now.ids))
+        while len(rows) and fetch:
+            near, at = found(now, query[rows], fetch)
+            names = np.where(at >= 0, now.ids[at], -1)
+            for row, number in enumerate(rows.tolist() if excluded else ()):
+                names[row, np.isin(names[row], excluded[number])] = -1
+            scores[rows], ids[rows] = _nearest(near, names, k)
+            if fetch == enough and found is compared:
+                break
+            rows = rows[(names != -1).sum(1) < min(k, now.alive)]
+            found = compared if fetch == enough else found  # the structure has no more to give
+            fetch = min(fetch * GROWTH, enough)
+        return scores, ids
+
+    def save(self, path: Path) -> None:
+        now = self._now
+        base.save(path, now.ids, now.vectors, self.kind, self._structure_bytes(now), self.recall)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.revived(base.load(path))
+
+    @classmethod
+    def revived(cls, saved: base.Saved) -> Self:
+        """What was saved; a structure of another kind is built."""
+        index = cls(saved.vectors.shape[1])
+        if saved.kind == cls.kind and saved.structure is not None:
+            index._now = index._revived(saved, saved.structure)
+            index.recall = saved.recall
+        else:
+            alive = saved.ids != -1
+            index._now = index._snapshot(saved.ids[alive], saved.vectors[alive])
+        return index
+
+    def stats(self) -> dict[str, Any]:
+        return {"kind": self.kind, "device": self.device, "size": len(self), "dim": self.dim, "recall": self.recall}
+
+    # What a structure is
+
+    @abstractmethod
+    def _built(self, vectors: Vectors) -> Any:
+        """A structure of vectors f32[n,d], n of any size."""
+
+    @abstractmethod
+    def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
+        """Scores f32[B,fetch], descending, and places in the structure i64[B,fetch]; -inf and -1: none."""
+
+    def _grown(self, now: Snapshot, vectors: Vectors) -> Any:
+        """A copy of a structure with more vectors behind the others."""
+        structure = faiss.clone_index(now.structure)
+        structure.add(vectors)
+        return structure
+
+    def _held(self, structure: Any, vectors: Vectors) -> Vectors:
+        """The vectors as the structure holds them, where it does, so that they are in memory once."""
+        return vectors
+
+    def _structure_bytes(self, now: Snapshot) -> Bytes | None:
+        """What is saved beside the vectors, u8; None where building anew costs as little as loading."""
+        return None
+
+    def _revived(self, saved: base.Saved, structure: Bytes) -> Snapshot:
+        """The snapshot that was saved, its structure with it."""
+        raise NotImplementedError
+
+    # Changes
+
+    def _snapshot(self, ids: Ids, vectors: Vectors) -> Snapshot:
+        structure = self._built(vectors)
+        return Snapshot(ids, self._held(structure, vectors), structure)
+
+    def _changed(self, now: Snapshot, ids: Ids, vectors: Vectors, gone: Ids) -> Snapshot:
+        """The snapshot without the `gone`, and with new vectors under ids that it does not have then."""
+        left = np.where(np.isin(now.ids, gone), np.int64(-1), now.ids)
+        alive = left != -1
+        if (~alive).sum() > DEAD_SHARE * len(left) or len(ids) > alive.sum():
+            return self._snapshot(np.concatenate([left[alive], ids]), np.concatenate([now.vectors[alive], vectors]))
+        if not len(ids):
+            return replace(now, ids=left)
+        structure = self._grown(now, vectors)
+        held = self._held(structure, np.zeros(0, np.float32))
+        return Snapshot(
+            np.concatenate([left, ids]), held if len(held) else np.concatenate([now.vectors, vectors]), structure
+        )
+
+
+def _equal(held: Vectors, places: Ids, vectors: Vectors, step: int = 65_536) -> np.ndarray:
+    """bool[n]: which of vectors f32[n,d] are held at their places i64[n]; a part at a time, for memory's sake."""
+    out = np.zeros(len(places), bool)
+    for at in range(0, len(places), step):
+        part = slice(at, at + step)
+        out[part] = (held[places[part]] == vectors[part]).all(1)
+    return out
+
+
+def flat_of(vectors: Vectors) -> Any:
+    """A FAISS structure that compares all."""
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    if len(vectors):
+        flat.add(np.ascontiguousarray(vectors))  # pyright: ignore[reportCallIssue]
+    return flat
+
+
+def stored(flat: Any) -> Vectors:
+    """A flat structure's vectors f32[n,d], not copied; good as long as the structure."""
+    return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+
+
+def compared(now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
+    """All vectors compared with each query: the last resort of a structure that misses some."""
+    return faiss.knn(query, np.ascontiguousarray(now.vectors), fetch, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def _nearest(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
+    """Moves masked entries (-1) behind the others, keeping order, and cuts or pads to k."""
+    order = np.argsort(ids == -1, axis=1, kind="stable")[:, :k]
+    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
+    scores = np.where(ids == -1, np.float32(-np.inf), scores)
+    pad = ((0, 0), (0, k - ids.shape[1]))
+    return np.pad(scores, pad, constant_values=-np.inf), np.pad(ids, pad, constant_values=-1)

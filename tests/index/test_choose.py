@@ -1,0 +1,102 @@
+"""Which index is taken, and what becomes of one that falls short."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from index import choose, gpu
+from index.choose import IndexConfig, build, opened
+from index.exact import ExactIndex
+from index.flat import FlatIndex
+from index.graph import GraphIndex
+from index.recall import IndexBuildError, sufficient_recall
+
+AXES = np.eye(3, dtype=np.float32)
+IDS = np.array([10, 20, 30])
+
+
+def some(n=400, dim=16):
+    return np.arange(n), np.random.default_rng(1).normal(size=(n, dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("n", "device", "kind"),
+    [
+        (0, "cpu", "flat"),
+        (49_999, "cpu", "flat"),
+        (50_000, "cpu", "hnsw"),
+        (5_000_000, "cpu", "ivf-pq"),
+        (1_000_000, "cuda", "exact"),
+    ],
+)
+def test_the_kind_follows_from_how_many_there_are_and_where_and_says_why(n, device, kind):
+    chosen = choose.choose(n, device)
+    assert chosen.kind == kind
+    assert "comparing all" in chosen.why or f"{n:,}" in chosen.why
+
+
+def test_where_faiss_can_use_a_gpu_it_compares_all_of_them(monkeypatch):
+    monkeypatch.setattr(gpu, "available", lambda: True)
+    assert choose.choose(1_000_000, "cuda").kind == "gpu-flat"
+
+
+@pytest.mark.parametrize("kind", ["exact", "flat", "hnsw", "ivf-pq"])
+def test_a_build_is_of_the_kind_that_is_set_and_knows_its_recall(kind):
+    ids, vectors = some()
+    index = build(ids, vectors, config=IndexConfig(kind=kind))
+    assert (index.stats()["kind"], index.stats()["recall"]) == (kind, 1.0)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("gpu-flat", "faiss-gpu"), ("cagra", "faiss-gpu-cuvs")])
+def test_a_kind_that_needs_another_faiss_says_which(kind, package):
+    with pytest.raises(RuntimeError, match=f"install {package} "):
+        build(*some(), config=IndexConfig(kind=kind))
+
+
+def test_nothing_is_an_index_too():
+    index = build(np.zeros(0, np.int64), np.zeros((0, 8), np.float32))
+    assert (len(index), index.stats()["recall"]) == (0, 1.0)
+
+
+def test_an_index_that_misses_neighbours_is_refused():
+    half = ExactIndex.of(IDS[:1], AXES[:1])
+    with pytest.raises(IndexBuildError, match=r"recall@2 is 0\.500, below 0\.9"):
+        sufficient_recall(half, ExactIndex.of(IDS, AXES), np.array([[3, 2, 1]], np.float32), 2, 0.9)
+
+
+def test_a_graph_that_misses_too_much_gives_way_to_comparing_all_and_says_so(monkeypatch, caplog):
+    monkeypatch.setitem(choose.KINDS, "hnsw", _Poor)
+    with caplog.at_level(logging.WARNING):
+        index = build(*some(3000, 32), config=IndexConfig(kind="hnsw"))
+    assert (index.stats()["kind"], index.stats()["recall"]) == ("flat", 1.0)
+    assert "hnsw is not used: recall@50 is" in caplog.text
+
+
+class _Poor(GraphIndex):
+    """Finds the first vectors, whatever is asked."""
+
+    def _found(self, now, query, fetch):
+        first = np.tile(np.arange(fetch), (len(query), 1))
+        return np.einsum("bd,bfd->bf", query, now.vectors[first]), first
+
+
+def test_a_build_goes_on_from_what_was_there_before():
+    ids, vectors = some()
+    config = IndexConfig(kind="hnsw")
+    before = build(ids, vectors, config=config)
+    after = build(ids[5:], vectors[5:], config=config, before=before)
+    assert isinstance(before, GraphIndex) and isinstance(after, GraphIndex)
+    assert after._now.structure is before._now.structure and (len(before), len(after)) == (400, 395)
+    assert isinstance(build(ids, vectors, before=before), FlatIndex)
+
+
+def test_a_saved_index_is_opened_as_what_it_was_and_a_damaged_one_is_told_of(tmp_path, caplog):
+    path = tmp_path / "items.index"
+    assert opened(path) is None and not caplog.text
+    ids, vectors = some()
+    build(ids, vectors, config=IndexConfig(kind="hnsw")).save(path)
+    index = opened(path)
+    assert isinstance(index, GraphIndex) and len(index) == 400
+    path.write_bytes(path.read_bytes()[:-5])
+    assert opened(path) is None and "damaged" in caplog.text
