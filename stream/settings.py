@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.config import TrainConfig
+from model.config import RankConfig, TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -57,6 +57,7 @@ class Settings(BaseModel):
     trends: TrendsConfig = TrendsConfig()
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
+    rank: RankConfig = RankConfig()
     emit: EmitConfig = EmitConfig()
     train: TrainConfig = TrainConfig()
     health: HealthConfig = HealthConfig()
