@@ -59,7 +59,7 @@ class Engine:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
-        self.seen = seen
+        self.seen: Seen = seen
         self.given = model
         model = model or Fallback(text_vectors.shape[1], mix or Mix())
         text_vectors = model.contents(catalog, text_vectors)

@@ -126,7 +126,7 @@ class Reasoner:
                 own = mix.repeat * online.returned_at(met[b : b + 1], chosen[None], mix)[0]
             p = np.maximum(parts.sum(0) + popular + own, 1e-30)
             evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
-            again = _placed(rows[b], chosen, mix.online * _drop(own, p), evidence)
+            again = own if met is None else _placed(rows[b], chosen, mix.online * _drop(own, p), evidence)
             lack = mix.online * _drop(popular, p)
             out.append(self._name(h, window, b, chosen, evidence, again, mix.neural * tastes[b], lack, strength[b]))
         return out

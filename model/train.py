@@ -126,7 +126,7 @@ def train(
         "held_out": len(line) - split,
         "seconds": round(time.monotonic() - began, 1),
     }
-    final.record = {"config": c.model_dump(), "curve": job.curve, "environment": environment()}
+    final.record = {"config": c.model_dump(mode="json"), "curve": job.curve, "environment": environment()}
     if resumable is not None:
         resumable.unlink(missing_ok=True)
     return final.eval()

@@ -35,7 +35,7 @@ def announce(
     s = settings(kafka)
     path = Path(folder)
     model = checkpoint.load(path)
-    done = run(announce_release(s.kafka, s.topics.release, path, name or model.kind, model.metrics))
+    done = run(announce_release(s.kafka, s.topics.release, path, model.metrics, name))
     out.print(f"{done.model}@{done.version} announced from {done.location}")
 
 

@@ -214,7 +214,7 @@ class Recommender:
         return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
 
     def _lists(
-        self, served: Served, interests: Interests, profiles: list[Profile | None], reasons: bool, variant: str
+        self, served: Served, interests: Interests, profiles: Sequence[Profile | None], reasons: bool, variant: str
     ) -> list[Recommendation]:
         engine, h = served.engine, interests.histories
         nothing = np.zeros((0, served.profile_dim), np.float32)
