@@ -11,6 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.history import WINDOW
 from model.mix import Mix
 
+Seen = Literal["exclude", "allow"]
+"""Whether items that a user has met may be shown to them again."""
+
+
+class RankConfig(BaseModel):
+    """What may be in a list; training is told, so that what it fits is what is served."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seen: Seen = Field(
+        default="exclude",
+        description="allow: what a user has met may be shown again, as where people buy the same every week",
+    )
+
 
 class ModelConfig(BaseModel):
     """What a model is made of; with its weights, all that is needed to load it."""
@@ -61,6 +75,9 @@ class TrainConfig(BaseModel):
     held_out: float = Field(default=0.1, gt=0, lt=1, description="share of events, the last, that choose")
     validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
     refit: bool = Field(default=True, description="train again on all events at the end")
+    seen: Seen = Field(
+        default="exclude", description="allow: learn to come back, and fit how much that weighs; default: as in [rank]"
+    )
     seed: int = 0
     device: str = "cpu"
     action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")

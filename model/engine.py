@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from model.baselines import Fallback, UserModel
 from model.blended import Blended
 from model.catalog import Catalog
+from model.config import Seen
 from model.fusion import Fused
 from model.history import Histories, seen_hash
 from model.longterm import Encode
-from model.mix import Mix, combined
+from model.mix import EVEN, Mix, combined
 from model.online import Followers, OnlineScores
 from model.reasons import Ranked, Reasoner
 
@@ -40,7 +42,7 @@ class Engine:
 
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
-    text encoder, for models whose profiles are documents.
+    text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class Engine:
         device: str = "cpu",
         window_ttl_ms: int | None = None,
         encode: Encode | None = None,
+        seen: Seen = "exclude",
     ) -> None:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
+        self.seen: Seen = seen
         self.given = model
         model = model or Fallback(text_vectors.shape[1], mix or Mix())
         text_vectors = model.contents(catalog, text_vectors)
@@ -94,11 +98,18 @@ class Engine:
 
     def encode(self, h: Histories, profiles: list[NDArray[np.float32]]) -> Fused:
         """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
-        too).
+        too), and weighed as the mix wants windows of this length to be.
         """
         window, rows = self.window_rows(h)
         with self._inference():
-            return self.model.encode(window, rows, self._items, profiles)
+            fused = self.model.encode(window, rows, self._items, profiles)
+            if self.mix.by_window == EVEN:
+                return fused
+            weight = self._window_weight(window, fused)
+            return Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+
+    def _window_weight(self, window: Histories, fused: Fused) -> torch.Tensor:
+        return torch.from_numpy(self.mix.window_weight(window.lengths)).to(fused.vectors.device)
 
     def window_rows(self, h: Histories) -> tuple[Histories, NDArray[np.int32]]:
         """The windows and their catalogue rows i32[B,K]; items outside the catalogue are closed up, so -1 is
@@ -115,10 +126,12 @@ class Engine:
         return window, rows
 
     def allowed(self, h: Histories) -> NDArray[np.bool_]:
-        """bool[B,N]: items that may be shown: not withdrawn, and neither in the history nor among what fell
-        off it.
+        """bool[B,N]: items that may be shown: not withdrawn and, unless `seen` allows it, neither in the history nor
+        among what fell off it.
         """
         allowed = np.repeat(self.catalog.in_stock[None], len(h), axis=0)
+        if self.seen == "allow":
+            return allowed
         beyond = np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))
         row, place = np.nonzero(h.items)
         users = np.concatenate([row, beyond])
@@ -143,10 +156,10 @@ class Engine:
         m: int,
         followers: Followers | None = None,
     ) -> NDArray[np.int32]:
-        """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector and the m strongest by
-        counts, without repeats.
+        """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, and
+        those met before where that speaks for them; each once.
 
-        Seen and withdrawn items are left out. A user who may be shown at least m items gets at least m. followers: as
+        Only items that are `allowed`. A user who may be shown at least m items gets at least m. followers: as
         `followers` has them, where they are there already.
         """
         allowed = self.allowed(h)
@@ -159,8 +172,11 @@ class Engine:
         near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
         near = _first(near, m)
         followers = self.followers(h, online) if followers is None else followers
-        strong = online.strongest(followers, self.mix.popular, allowed, min(m, n))
-        return _distinct(np.concatenate([near, strong], axis=1).astype(np.int32))
+        found = [near, online.strongest(followers, self.mix, allowed, min(m, n))]
+        if self.mix.repeat and self.seen == "allow":
+            met = self.catalog.index_of(h.items)
+            found.append(np.where((met >= 0) & np.take_along_axis(allowed, np.maximum(met, 0), 1), met, -1))
+        return _distinct(np.concatenate(found, axis=1).astype(np.int32))
 
     def rank(
         self,
@@ -183,7 +199,8 @@ class Engine:
         at = np.maximum(candidates, 0)
         neural, tastes = self._compared(fused, at)
         related = online.related_at(self.followers(h, online) if followers is None else followers, at)
-        scores = combined(neural, related, online.popularity[at], self.mix)
+        own = online.returned_at(self.catalog.index_of(h.items), at, self.mix) if self.mix.repeat else None
+        scores = combined(neural, related, online.popularity[at], self.mix, own)
         scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
         share = _softmax(scores)
@@ -225,6 +242,8 @@ class Engine:
             return self.model.encode(windows, window_rows, self._items, none).vectors.cpu().numpy()
 
         with self._inference():
+            if self.mix.by_window != EVEN:  # `vectors` and `long` are weighed already
+                fused = replace(fused, short=fused.short * self._window_weight(window, fused))
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
                 h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix

@@ -1,17 +1,22 @@
 """How the neural score and the online counts become one score. Only arithmetic: the weights are fitted in
-`evaluate.py`.
+`tune.py`, and the same lines mix in a worker and in an evaluation.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+SHORT, MEDIUM = 8, 24
+"""Interactions of a window that count as few, and as some."""
+EVEN = (1.0, 1.0, 1.0)
 
 
 class Mix(BaseModel):
     """Weights of a product of experts: score = neural x (user . item + text x (user's texts . item's text))
-    + online x log((1 - popular - repeat) x related + popular x popularity + repeat x returned).
+    + online x log((1 - popular - repeat) x related + popular x popularity + repeat x returned), neural times the weight
+    that `by_window` has for the user's window.
 
     The defaults suit the fallback, whose user and item vectors are unit vectors of text (chosen on
     MovieLens-100K, events 72% to 80% in time order); a trained model carries its own.
@@ -31,9 +36,22 @@ class Mix(BaseModel):
     repeat_recency: float = Field(
         default=0.9, gt=0, le=1, description="weight of an interaction in that share relative to the next newer one"
     )
+    by_window: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        default=EVEN,
+        description=f"times neural, for windows of at most {SHORT}, of at most {MEDIUM}, and of more items",
+    )
     alpha: float = Field(
         default=0.85, ge=0, le=1, description="fallback only: weight of the window against the profile"
     )
+
+    @property
+    def related(self) -> float:
+        """The share of what follows the window in what the counts say."""
+        return max(1 - self.popular - self.repeat, 0.0)
+
+    def window_weight(self, lengths: NDArray[np.integer]) -> NDArray[np.float32]:
+        """f32[B]: what neural is multiplied by, for windows of so many known items."""
+        return np.array(self.by_window, np.float32)[np.searchsorted([SHORT, MEDIUM], lengths)]
 
 
 def counted(
@@ -43,12 +61,10 @@ def counted(
     returned: NDArray[np.floating] | None = None,
 ) -> NDArray[np.floating]:
     """What the counts say: (1 - popular - repeat) x related + popular x popularity + repeat x returned, elementwise;
-    above 0 wherever popularity is. returned: None for none.
+    above 0 wherever popularity is. returned: None where nothing that was met may be shown.
     """
-    if returned is None:
-        return (1 - mix.popular) * related + mix.popular * popularity
-    related_share = max(1 - mix.popular - mix.repeat, 0.0)
-    return related_share * related + mix.popular * popularity + mix.repeat * returned
+    said = mix.related * related + mix.popular * popularity
+    return said if returned is None else said + mix.repeat * returned
 
 
 def combined(

@@ -76,7 +76,7 @@ class Counts:
         return Counts(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in Counts.__slots__))
 
 
-def bucket_of(times: NDArray[np.int64], bucket_ms: int) -> NDArray[np.int32]:
+def bucket_of(times: NDArray[np.int64] | np.int64, bucket_ms: int) -> NDArray[np.int32]:
     """The bucket of each time in ms: floor(time / bucket_ms)."""
     return (np.asarray(times, np.int64) // bucket_ms).astype(np.int32)
 
@@ -226,9 +226,21 @@ class OnlineScores:
             line[at] = 0
         return out
 
-    def strongest(self, followers: Followers, popular: float, allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
-        """The m allowed items (bool[B,N]) with the greatest (1 - popular) x related + popular x popularity, in no
-        order: i32[B,m], -1 where there are fewer.
+    def returned_at(self, history: NDArray[np.int32], candidates: NDArray[np.int32], mix: Mix) -> NDArray[np.float32]:
+        """`returned` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
+        weights = _recent(history, mix.repeat_recency)
+        out = np.empty(candidates.shape, np.float32)
+        line = np.zeros(self.steps.shape[1], np.float32)
+        for b, (rows, share) in enumerate(zip(history, weights, strict=True)):
+            there = rows >= 0
+            np.add.at(line, rows[there], share[there])
+            out[b] = line[candidates[b]]
+            line[rows[there]] = 0
+        return out
+
+    def strongest(self, followers: Followers, mix: Mix, allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
+        """The m allowed items (bool[B,N]) that the counts say most for, what the user met left aside, in no order:
+        i32[B,m], -1 where there are fewer.
 
         What follows nothing in the window counts by its popularity alone, so only what follows something, and the
         most popular, are looked at.
@@ -237,14 +249,14 @@ class OnlineScores:
         for b, (at, share) in enumerate(followers):
             shown = allowed[b, at]
             at, share = at[shown], share[shown]
-            score = (1 - popular) * share + popular * self.popularity[at]
+            score = mix.related * share + mix.popular * self.popularity[at]
             if len(at) > m:
                 best = np.argpartition(-score, m - 1)[:m]
                 at, score = at[best], score[best]
             often = self._often(at, allowed[b], m)
             rows = np.concatenate([at, often])
             if len(rows) > m:
-                score = np.concatenate([score, popular * self.popularity[often]])
+                score = np.concatenate([score, mix.popular * self.popularity[often]])
                 rows = rows[np.argpartition(-score, m - 1)[:m]]
             out[b, : len(rows)] = rows
         return out

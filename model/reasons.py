@@ -5,7 +5,8 @@ number over the sum of all positive ones of this item:
 
 - interaction: what the score loses without one interaction of the window: exactly for the counts, log(p / (p
 - its part of p)); for the neural part, over the newest five, by encoding the window without it
-(leave-one-out), the weight of the fusion held fixed. - taste: how much more the profile's part of the user
+(leave-one-out), the weight of the fusion held fixed. Where what was met may be shown again, the item's own interactions
+are reasons too. - taste: how much more the profile's part of the user
 vector says for this item than for the user's average candidate. It is named by the item's category that is
 strongest in the history. - popular: what the score loses without popularity: all there is to say to a user
 without history.
@@ -30,7 +31,7 @@ from model.online import OnlineScores
 NEWEST = 5
 MOST = 3
 LEAST_SHARE = 0.05
-TASTE, POPULAR = -1, -2
+TASTE, POPULAR, AGAIN = -1, -2, -3
 FLOOR = 1e-3
 
 EncodeWindow = Callable[[Histories, NDArray[np.int32]], NDArray[np.float32]]
@@ -115,45 +116,58 @@ class Reasoner:
         """
         lost = left_out(window, rows, fused, items, lists, encode_window)
         strength = self.categories(h)
+        met = self._catalog.index_of(h.items) if mix.repeat else None
         out = []
         for b, chosen in enumerate(lists):
-            parts = online.contribution(rows[b], chosen) * (1 - mix.popular)
+            parts = online.contribution(rows[b], chosen) * mix.related
             popular = mix.popular * online.popularity[chosen]
-            p = np.maximum(parts.sum(0) + popular, 1e-30)
+            own = np.zeros(len(chosen), np.float32)
+            if met is not None:
+                own = mix.repeat * online.returned_at(met[b : b + 1], chosen[None], mix)[0]
+            p = np.maximum(parts.sum(0) + popular + own, 1e-30)
             evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
+            again = own if met is None else _placed(rows[b], chosen, mix.online * _drop(own, p), evidence)
             lack = mix.online * _drop(popular, p)
-            out.append(self._name(window, b, chosen, evidence, mix.neural * tastes[b], lack, strength[b]))
+            out.append(self._name(h, window, b, chosen, evidence, again, mix.neural * tastes[b], lack, strength[b]))
         return out
 
     def _name(
         self,
+        h: Histories,
         window: Histories,
         b: int,
         chosen: NDArray[np.int32],
         evidence: NDArray[np.floating],
+        again: NDArray[np.floating],
         taste: NDArray[np.floating],
         popular: NDArray[np.floating],
         strength: NDArray[np.float32],
     ) -> list[list[Reason]]:
-        """The strongest reasons for each chosen item from nats: evidence [K,n], taste [n], popular [n]."""
+        """The strongest reasons for each chosen item from nats: evidence [K,n], again [n], taste [n], popular
+        [n].
+        """
         evidence, taste, popular = (np.maximum(x, 0) for x in (evidence, taste, popular))
-        total = np.maximum(evidence.sum(0) + taste + popular, 1e-9)
+        total = np.maximum(evidence.sum(0) + again + taste + popular, 1e-9)
         items, whose = np.unique(window.items[b], return_inverse=True)
         summed = np.zeros((len(items), len(chosen)))
         np.add.at(summed, whose, evidence / total)
         # an item met several times is one reason; its strongest interaction gives the action
         strongest = np.argsort(-summed, axis=0, kind="stable")[:MOST]
-        tastes, populars = (taste / total).tolist(), (popular / total).tolist()
+        tastes, populars, agains = (taste / total).tolist(), (popular / total).tolist(), (again / total).tolist()
         named: list[list[Reason]] = []
         for i, row in enumerate(chosen.tolist()):
             found = [(float(summed[u, i]), u) for u in strongest[:, i].tolist()]
-            found += [(tastes[i], TASTE), (populars[i], POPULAR)]
+            found += [(tastes[i], TASTE), (populars[i], POPULAR), (agains[i], AGAIN)]
             reasons: list[Reason] = []
             for share, what in _strongest(found):
                 if what == TASTE:
                     reasons.append(Reason("taste", share, taste=self.taste(strength, row)))
                 elif what == POPULAR:
                     reasons.append(Reason("popular", share))
+                elif what == AGAIN:
+                    item = self._catalog.hashes[row]
+                    newest = np.flatnonzero(h.items[b] == item)[-1]
+                    reasons.append(Reason("interaction", share, int(item), int(h.actions[b, newest])))
                 else:
                     place = int(np.argmax(np.where(whose == what, evidence[:, i], -1)))
                     reasons.append(Reason("interaction", share, int(items[what]), int(window.actions[b, place])))
@@ -205,6 +219,21 @@ def left_out(
         mine = slice(ends[b], ends[b + 1])
         out[b][place[mine]] = loss[mine] @ items[chosen].T
     return out
+
+
+def _placed(
+    rows: NDArray[np.int32], chosen: NDArray[np.int32], own: NDArray[np.floating], evidence: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Adds what an item's own interactions give it, own [n], to the newest of these in the window, and returns what is
+    left: of items that the window does not have.
+    """
+    same = rows[:, None] == chosen[None]
+    there = np.flatnonzero(same.any(0))
+    left = own.copy()
+    if len(there):
+        evidence[len(rows) - 1 - same[::-1, there].argmax(0), there] += own[there]
+        left[there] = 0
+    return left
 
 
 def _drop(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.floating]:

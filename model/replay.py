@@ -43,6 +43,12 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.times)
 
+    def as_of(self, end: int, params: OnlineParams) -> int:
+        """The bucket that counts of the first `end` events are read in: the newest that was counted, as in a worker,
+        which does not know when the next event will come.
+        """
+        return int(bucket_of(self.times[:end].max(initial=0), params.bucket_ms))
+
     def counts(self, end: int, params: OnlineParams, begin: int = 0) -> Counts:
         """The counts of the events begin..end-1; of the first `end` events, unless `begin` is given."""
         first, last = np.searchsorted(self.pair_event, [begin, end])
@@ -144,8 +150,7 @@ def steps(
         for e in range(start, end):
             rows.append(log.histories([int(line.users[e])]))
             _add(log, line, e)
-        bucket = int(bucket_of(line.times[start : start + 1], params.bucket_ms)[0])
-        scores = OnlineScores.build(catalog, line.counts(start, params), bucket, params)
+        scores = OnlineScores.build(catalog, line.counts(start, params), line.as_of(start, params), params)
         yield Step(start, end, Histories.concat(rows), scores)
 
 

@@ -24,8 +24,9 @@ class Sequences:
     """n interactions, grouped by user and canonical in each.
 
     events i64[n] (index of each in the timeline), rows i64[n] (catalogue), actions i64[n], times i64[n] (ms), values
-    f32[n] (NaN = none); wanted bool[n]: a sign of interest; target bool[n]: wanted, and new to its user; profile
-    i64[n]: which of `profiles` (f32[S,P] each, the first empty) goes with it as a target; starts and ends i64[U].
+    f32[n] (NaN = none); wanted bool[n]: a sign of interest; target bool[n]: wanted, and new to its user, unless
+    `again`; profile i64[n]: which of `profiles` (f32[S,P] each, the first empty) goes with it as a target; starts and
+    ends i64[U].
     """
 
     events: NDArray[np.int64]
@@ -40,6 +41,8 @@ class Sequences:
     profiles: list[NDArray[np.float32]]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    again: bool = False
+    """Whether what a user has met may come next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +50,7 @@ class Batch:
     """B windows of K positions, left-padded: rows i64[B,K] (-1 = none), actions and times i64[B,K]; following
     i64[B,K]: where the next interaction stands in `Sequences`, -1 = none; asked bool[B,K]: positions where that is a
     target; of these X, in order: target i64[X], profile i64[X], and met bool[X,C], which of the `candidates` (the
-    whole catalogue, where they are None) the user had met before it.
+    whole catalogue, where they are None) the user had met before it, where these cannot come again.
     """
 
     rows: NDArray[np.int64]
@@ -99,8 +102,8 @@ def shuffled(data: Sequences, rng: np.random.Generator) -> Sequences:
     place = np.arange(len(data.rows)) - data.starts[user]
     order = np.lexsort((rng.random(len(user)), place // SEGMENT, data.times // 1000, user))
     columns = {c: getattr(data, c)[order] for c in ("events", "values", "wanted", "rows", "actions", "times")}
-    first = _first_of(user, columns["rows"])
-    return replace(data, **columns, target=first & (place > 0) & columns["wanted"])
+    able = (place > 0) & columns["wanted"]
+    return replace(data, **columns, target=able if data.again else able & _first_of(user, columns["rows"]))
 
 
 def _first_of(user: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -115,10 +118,15 @@ Cut = tuple[int, int, int]
 
 
 def sequences(
-    line: Timeline, end: int, long_term: LongTerm, dim: int, values: NDArray[np.float32] | None = None
+    line: Timeline,
+    end: int,
+    long_term: LongTerm,
+    dim: int,
+    values: NDArray[np.float32] | None = None,
+    again: bool = False,
 ) -> Sequences:
     """The first `end` events as canonical histories, items outside the catalogue left out. values f32[n]: of all
-    events of the timeline.
+    events of the timeline. again: see `Sequences`.
     """
     known = np.flatnonzero(line.rows[:end] >= 0)
     order, users = by_user(line.users[known], line.times[known], line.actions[known], line.items[known])
@@ -127,6 +135,7 @@ def sequences(
     ends = np.r_[starts[1:], len(at)].astype(np.int64)
     place = np.arange(len(at)) - np.repeat(starts, ends - starts)
     wanted = line.weights[at] > 0
+    target = wanted & (place > 0)
     profile = np.zeros(len(at), np.int64)
     made = np.flatnonzero((place % SEGMENT == 0) & (place > 0))
     profile[made] = np.arange(1, len(made) + 1)
@@ -141,11 +150,12 @@ def sequences(
         events=at,
         values=np.full(len(at), np.nan, np.float32) if values is None else values[at],
         wanted=wanted,
-        target=_first_of(users, line.rows[at].astype(np.int64)) & (place > 0) & wanted,
+        target=target if again else target & _first_of(users, line.rows[at].astype(np.int64)),
         profile=profile,
         profiles=[np.zeros((0, dim), np.float32), *found],
         starts=starts,
         ends=ends,
+        again=again,
     )
 
 
@@ -224,7 +234,11 @@ def _met(
     column: NDArray[np.int64],
     width: int,
 ) -> NDArray[np.bool_]:
-    """bool[X,width]: what the user had met before each target; `column` says where each item of the catalogue is."""
+    """bool[X,width]: what the user had met before each target, and so cannot be it; `column` says where each item of
+    the catalogue is.
+    """
+    if data.again:
+        return np.zeros((int(asked.sum()), width), bool)
     before = np.zeros((len(cuts), width + 1), bool)
     for b, (start, first, _) in enumerate(cuts):
         before[b, column[data.rows[start:first]]] = True

@@ -67,7 +67,8 @@ class _Job:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
-        return Engine(self.catalog, self.text, model, mix, self.config.device, encode=self.encode)
+        c = self.config
+        return Engine(self.catalog, self.text, model, mix, c.device, encode=self.encode, seen=c.seen)
 
     def saved(self, phase: str) -> resume.State | None:
         """What an interrupted run left in this phase."""
@@ -102,7 +103,7 @@ def train(
     if (line.times[1:] < line.times[:-1]).any():
         raise TrainError("events are not in time order: sort them by ts first")
     split = int(len(line) * (1 - c.held_out))
-    valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events)
+    valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
     own = catalog.own.shape[1]
@@ -125,7 +126,7 @@ def train(
         "held_out": len(line) - split,
         "seconds": round(time.monotonic() - began, 1),
     }
-    final.record = {"config": c.model_dump(), "curve": job.curve, "environment": environment()}
+    final.record = {"config": c.model_dump(mode="json"), "curve": job.curve, "environment": environment()}
     if resumable is not None:
         resumable.unlink(missing_ok=True)
     return final.eval()
@@ -196,7 +197,7 @@ class _Run:
             contents = self.model.contents(job.catalog, job.text)  # as the model reads them that it began from
         self._text_NP = torch.from_numpy(contents).to(c.device)
         long_term = self.model.long_term(contents, job.catalog.titles, job.encode)
-        self._data = sequences(job.line, end, long_term, contents.shape[1], job.values)
+        self._data = sequences(job.line, end, long_term, contents.shape[1], job.values, c.seen == "allow")
         if not self._data.target.any():
             raise TrainError("no user has met two different items: there is nothing to predict")
         if self.model.rating is not None:

@@ -6,12 +6,15 @@ Not the test of a model: whatever is chosen here is measured on later events by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
+from model.config import Seen
 from model.engine import Engine
 from model.history import Histories
 from model.metrics import gains, hits, middle_ranks
@@ -24,6 +27,11 @@ POPULAR = (0.03, 0.1, 0.3)
 NEURAL = (0.25, 0.5, 1.0)
 TEXT = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Weights of the trained vectors, and of the texts' similarity, which is a cosine; tried together."""
+REPEAT = (0.0, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)
+REPEAT_RECENCY = (0.7, 0.85, 0.95, 1.0)
+"""Share of the user's own history, and how fast it fades; tried together, where what was met may be shown again."""
+BY_WINDOW = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""Weights of the vectors to users with few, some or many interactions in their window; tried one after the other."""
 REFRESH = 1000
 K = 10
 
@@ -55,14 +63,16 @@ class Validation:
         return float(hits(ranks, K).mean()), float(gains(ranks, K).mean())
 
 
-def validation_set(line: Timeline, first: int, catalog: Catalog, params: OnlineParams, most: int) -> Validation:
+def validation_set(
+    line: Timeline, first: int, catalog: Catalog, params: OnlineParams, most: int, seen: Seen = "exclude"
+) -> Validation:
     """At most `most` of the events from `first` on, evenly spread: those that a ranker could get right.
 
-    Left out are items outside the catalogue, signs of no interest, and items that their user had met (they
-    are never shown again).
+    Left out are items outside the catalogue, signs of no interest, and items that their user had met, unless these
+    may be shown again.
     """
     made = list(steps(line, first, len(line), catalog, params, REFRESH))
-    able = [rankable(line, step, catalog) for step in made]
+    able = [rankable(line, step, catalog, seen) for step in made]
     total = sum(map(len, able))
     stride = max(1, -(-total // most))
     picked, passed = [], 0
@@ -78,11 +88,16 @@ def validation_set(line: Timeline, first: int, catalog: Catalog, params: OnlineP
     )
 
 
-def rankable(line: Timeline, step: Step, catalog: Catalog) -> NDArray[np.int64]:
-    """Events of a step, counted from its first, whose item is known, wanted and new to its user."""
+def rankable(line: Timeline, step: Step, catalog: Catalog, seen: Seen = "exclude") -> NDArray[np.int64]:
+    """Events of a step, counted from its first, whose item is known, wanted and, unless it may be shown again, new to
+    its user.
+    """
     rows, weights = line.rows[step.first : step.last], line.weights[step.first : step.last]
-    new = [r >= 0 and catalog.seen32[r] not in step.histories.seen_by(b) for b, r in enumerate(rows)]
-    return np.flatnonzero(np.array(new, bool) & (weights > 0))
+    able = (rows >= 0) & (weights > 0)
+    if seen == "exclude":
+        met = [catalog.seen32[r] in step.histories.seen_by(b) for b, r in enumerate(rows)]
+        able &= ~np.array(met, bool)
+    return np.flatnonzero(able)
 
 
 def scored(engine: Engine, h: Histories, profiles: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -94,15 +109,13 @@ def fit_mix(engine: Engine, blended: Engine, valid: Validation) -> tuple[Mix, di
     """The weights with the best NDCG@10 on the held-out events, and what they reach.
 
     engine: of the trained vectors; blended: the same with texts beside them at weight 1. First the counts are
-    weighed beside the trained vectors, then trained vectors and texts beside the counts.
+    weighed beside the trained vectors, then what users come back to (where it may be shown), then trained vectors and
+    texts beside the counts, then both by the length of the window.
     """
     best, ranks = engine.mix, _ranks([engine.mix.model_copy(update={"online": 0.0})], engine, blended, valid)[0]
     alone = ranks
-    for grid in (
-        [{"online": o, "popular": p} for o in ONLINE for p in POPULAR],
-        [{"neural": n, "text": t / n} for n in NEURAL for t in TEXT],
-    ):
-        options = [best.model_copy(update=change) for change in grid]
+    for grid in _grids(engine.seen):
+        options = [best.model_copy(update=change) for change in grid(best)]
         found = _ranks(options, engine, blended, valid)
         top = int(np.argmax([gains(r, K).mean() for r in found]))
         if gains(found[top], K).mean() > gains(ranks, K).mean():
@@ -117,6 +130,21 @@ def fit_mix(engine: Engine, blended: Engine, valid: Validation) -> tuple[Mix, di
     return best, figures
 
 
+def _grids(seen: Seen) -> list[Callable[[Mix], list[dict[str, Any]]]]:
+    """What is tried one after the other: changes to the best mix so far."""
+
+    def windows(k: int) -> Callable[[Mix], list[dict[str, Any]]]:
+        return lambda mix: [{"by_window": (*mix.by_window[:k], w, *mix.by_window[k + 1 :])} for w in BY_WINDOW]
+
+    repeats = [{"repeat": r, "repeat_recency": d} for r in REPEAT for d in REPEAT_RECENCY]
+    return [
+        lambda mix: [{"online": o, "popular": p} for o in ONLINE for p in POPULAR],
+        *([lambda mix: repeats] if seen == "allow" else []),
+        lambda mix: [{"neural": n, "text": t / n} for n in NEURAL for t in TEXT],
+        *map(windows, range(3)),
+    ]
+
+
 def _ranks(options: list[Mix], engine: Engine, blended: Engine, valid: Validation) -> list[NDArray[np.float64]]:
     """The targets' ranks under each option."""
     ranks: list[list[NDArray[np.float64]]] = [[] for _ in options]
@@ -124,11 +152,16 @@ def _ranks(options: list[Mix], engine: Engine, blended: Engine, valid: Validatio
     for h, online, profiles in zip(valid.histories, valid.online, valid.profiles(engine), strict=True):
         neural, allowed = scored(engine, h, profiles), engine.allowed(h)
         text = scored(blended, h, profiles) - neural
-        related = online.related(engine.window_rows(h)[1])
+        window, rows = engine.window_rows(h)
+        related = online.related(rows)
+        met = engine.catalog.index_of(h.items)
+        returned = {r: online.returned(met, m) for r, m in {m.repeat_recency: m for m in options if m.repeat}.items()}
         popularity = np.broadcast_to(online.popularity, related.shape)
         targets = valid.targets[passed : passed + len(h)]
         passed += len(h)
         for found, mix in zip(ranks, options, strict=True):
-            scores = combined(neural + mix.text * text, related, popularity, mix)
+            weight = (mix.window_weight(window.lengths) / engine.mix.window_weight(window.lengths))[:, None]
+            own = returned[mix.repeat_recency] if mix.repeat else None
+            scores = combined(weight * (neural + mix.text * text), related, popularity, mix, own)
             found.append(middle_ranks(scores, targets, allowed))
     return [np.concatenate(found) for found in ranks]

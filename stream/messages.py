@@ -16,7 +16,7 @@ TYPE = "eddyline.recommendation.v1"
 
 
 class InteractionReason(msgspec.Struct, frozen=True, tag_field="type", tag="interaction"):
-    """An item of the user's window that speaks for the recommended one, and its share of the score."""
+    """An item that the user met and that speaks for the recommended one, and its share of the score."""
 
     item: str
     action: str

@@ -39,6 +39,7 @@ class Outlet:
             monitor,
             settings.recommend.shadow,
             settings.state.window_ttl_ms,
+            settings.rank.seen,
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         self.recommender = Recommender(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.choose import IndexConfig
-from model.config import TrainConfig
+from model.config import RankConfig, TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -59,6 +59,7 @@ class Settings(BaseModel):
     encoder: EncoderConfig = EncoderConfig()
     recommend: RecommendConfig = RecommendConfig()
     index: IndexConfig = IndexConfig()
+    rank: RankConfig = RankConfig()
     emit: EmitConfig = EmitConfig()
     train: TrainConfig = TrainConfig()
     health: HealthConfig = HealthConfig()

@@ -35,7 +35,7 @@ def announce(
     s = settings(kafka)
     path = Path(folder)
     model = checkpoint.load(path)
-    done = run(announce_release(s.kafka, s.topics.release, path, name or model.kind, model.metrics))
+    done = run(announce_release(s.kafka, s.topics.release, path, model.metrics, name))
     out.print(f"{done.model}@{done.version} announced from {done.location}")
 
 
@@ -164,6 +164,8 @@ def _train_config(run: dict[str, Any], model: dict[str, Any]) -> TrainConfig:
     values["model"] |= {name: value for name, value in model.items() if value is not None}
     values |= {name: value for name, value in run.items() if value is not None}
     values["action_weights"] = {**s.input.weights, **s.train.action_weights}
+    if "seen" not in s.train.model_fields_set:
+        values["seen"] = s.rank.seen
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:

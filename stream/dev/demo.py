@@ -181,7 +181,7 @@ class Demo:
 
         await processes.finish("training", line)
         self._status["training"] = None
-        release = await announce(s.kafka, s.topics.release, model, "gpt-attention", metrics)
+        release = await announce(s.kafka, s.topics.release, model, metrics)
         self._say(f"trained in {time.monotonic() - began:.0f} s and released as {release.model}@{release.version}")
         while (await self._worker()).get("model") != f"{release.model}@{release.version}":
             processes.check("worker")

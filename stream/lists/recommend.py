@@ -22,13 +22,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.history import ACTION_NAME
+from model.history import ACTION_NAME, Histories
 from stream import messages
 from stream.answers.emission import Changes, EmitConfig, Pace
 from stream.answers.progress import Waiting
 from stream.kafka.batches import Out, send
 from stream.lists.interests import Interests, Source
-from stream.lists.profile import Profile, ProfileConfig, Profiles
+from stream.lists.profile import Key, Profile, ProfileConfig, Profiles
 from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
@@ -51,6 +51,11 @@ class RecommendConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     shadow: bool = Field(
         default=False, description="also write the fallback's lists to the shadow topic once a model is released"
+    )
+    exact: bool = Field(
+        default=False,
+        description="nothing lags: counts are read anew before each micro-batch, and profiles that are due made first; "
+        "slow, to compare lists with those of an evaluation",
     )
     profile: ProfileConfig = ProfileConfig()
 
@@ -123,10 +128,14 @@ class Recommender:
                 continue
             began = time.monotonic()
             self.pace.spoke((w.key for w in interests.users), began)
+            if self._config.exact:
+                await self._serving.recount()
             served = self._serving.current
             if served.name != self._last:
                 self._last = served.name
                 self.profiles.clear()
+            if self._config.exact:
+                await self._make_due(served, interests)
             profiles = self._profiles_of(interests)
             lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
@@ -155,19 +164,32 @@ class Recommender:
 
     async def refresh_profiles(self) -> None:
         """Make due profiles, for ever, on the device thread between micro-batches."""
-        loop = asyncio.get_running_loop()
         await self._serving.ready.wait()
         while True:
             keys, histories, counts = self._source.known(self.profiles.take_due())
             if not keys:
                 await asyncio.sleep(0.05)
                 continue
-            engine = self._serving.current.engine
-            vectors = await loop.run_in_executor(self._device, engine.profiles, histories)
-            made = time.monotonic()
-            for i, key in enumerate(keys):
-                self.profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
-            self._monitor.profiles += len(keys)
+            await self._make(self._serving.current, keys, histories, counts)
+
+    async def _make_due(self, served: Served, interests: Interests) -> None:
+        """The profiles of these users that are due, made from these rows."""
+        self._profiles_of(interests)
+        due = [i for i, w in enumerate(interests.users) if self.profiles.withdraw(w.key)]
+        if due:
+            keys = [interests.users[i].key for i in due]
+            await self._make(served, keys, interests.histories.take(due), [interests.counts[i] for i in due])
+
+    async def _make(self, served: Served, keys: Sequence[Key], histories: Histories, counts: Sequence[int]) -> None:
+        """Make and keep profiles, unless another model is served by then, which reads none of this one's."""
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._device, served.engine.profiles, histories)
+        made = time.monotonic()
+        if served.name != self._serving.current.name:
+            return
+        for i, key in enumerate(keys):
+            self.profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
+        self._monitor.profiles += len(keys)
 
     def _profiles_of(self, interests: Interests) -> list[Profile | None]:
         times = interests.histories.times
@@ -182,7 +204,9 @@ class Recommender:
         events = self._lists(served, interests, profiles, self._emit_config.reasons, "a")
         out = {self._topic: events}
         if self._config.shadow and served.shadow is not None:
-            out[self._shadow_topic] = self._lists(served.shadow, interests, profiles, False, "shadow")
+            vectors = served.shadow.engine.profiles(interests.histories)  # its own, and cheap: means of vectors
+            own = [Profile(v, n, 0, time.monotonic()) for v, n in zip(vectors, interests.counts, strict=True)]
+            out[self._shadow_topic] = self._lists(served.shadow, interests, own, False, "shadow")
         outs = {
             topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
             for topic, lists in out.items()
@@ -190,7 +214,7 @@ class Recommender:
         return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
 
     def _lists(
-        self, served: Served, interests: Interests, profiles: list[Profile | None], reasons: bool, variant: str
+        self, served: Served, interests: Interests, profiles: Sequence[Profile | None], reasons: bool, variant: str
     ) -> list[Recommendation]:
         engine, h = served.engine, interests.histories
         nothing = np.zeros((0, served.profile_dim), np.float32)

@@ -7,6 +7,7 @@ folder that it names. What is inside a model folder is known to `model.checkpoin
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stream.kafka.clients import KafkaConfig, producer
 from stream.kafka.follow import newest
 from stream.kafka.topics import topic_partitions
 
+MANIFEST = "manifest.json"
 NAME = "default"
 """The key under which the current release stands."""
 
@@ -38,7 +40,7 @@ def manifest_sha256(folder: Path) -> str:
         ModelError: the folder has no manifest.
     """
     try:
-        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder} is no model folder ({error})", "make one with `eddyline train`, or copy it again"
@@ -66,9 +68,25 @@ async def current(kafka: KafkaConfig, topic: str) -> Release | None:
     return msgspec.json.decode(last.value, type=Release) if last is not None and last.value else None
 
 
-async def announce(kafka: KafkaConfig, topic: str, folder: Path, model: str, metrics: dict[str, Any]) -> Release:
-    """Announce a model folder as the next version of the current release."""
-    sha256 = manifest_sha256(folder)
+def kind(folder: Path) -> str:
+    """What a model folder says that it is made of, in a word: the name that it is released by unless it is given one.
+
+    Raises:
+        ModelError: the folder has no manifest that says so.
+    """
+    try:
+        return str(json.loads((folder / MANIFEST).read_bytes())["model"]).partition("@")[0]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder} is no model folder ({error!r})", "make one with `eddyline train`, or copy it again"
+        ) from error
+
+
+async def announce(
+    kafka: KafkaConfig, topic: str, folder: Path, metrics: dict[str, Any], model: str | None = None
+) -> Release:
+    """Announce a model folder as the next version of the current release, by the name `model` or that of its `kind`."""
+    sha256, model = manifest_sha256(folder), model or kind(folder)
     before = await current(kafka, topic)
     release = Release(model, (before.version if before else 0) + 1, str(folder.resolve()), sha256, metrics)
     async with producer(kafka) as client:

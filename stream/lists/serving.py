@@ -23,6 +23,7 @@ from index.recall import IndexBuildError
 from model import checkpoint
 from model.baselines import UserModel
 from model.catalog import Catalog, HashCollisionError, Item
+from model.config import Seen
 from model.encoder import TextEncoder
 from model.engine import Engine
 from model.online import Counts, OnlineParams, OnlineScores
@@ -68,7 +69,9 @@ class Serving:
         monitor: Monitor,
         shadow: bool = False,
         window_ttl_ms: int | None = None,
+        seen: Seen = "exclude",
     ) -> None:
+        self._seen: Seen = seen
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
         # reads histories, where profiles are documents: what users did is not remembered on disk
@@ -81,6 +84,7 @@ class Serving:
         self._shadow = shadow
         self._items: dict[str, Item] = {}
         self._version = 0
+        self._counted = -1  # the version of the trends that scores were computed from last
         self._release: Release | None = None
         self._changed = asyncio.Event()
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
@@ -148,25 +152,29 @@ class Serving:
             await asyncio.sleep(0.2)
 
     async def refresh_trends(self) -> None:
-        """Compute scores from counts, whenever counts have changed; for ever."""
-        loop = asyncio.get_running_loop()
-        seen, took = -1, 0.0
+        """Compute scores from counts, for ever."""
+        took = 0.0
         await self.ready.wait()
         while True:
             # However many counts there are, at most a twentieth of a core goes into this: lists wait for it.
             await asyncio.sleep(max(self._trends.config.refresh_s, 20 * took))
-            if self._trends.version == seen:
-                continue
             began = time.monotonic()
-            seen, before = self._trends.version, self.current
-            snapshot = self._trends.snapshot()
-            online = await loop.run_in_executor(self._builder, self._online, before.catalog, snapshot)
-            took = time.monotonic() - began
-            if self.current.catalog is before.catalog:
-                shadow = self.current.shadow
-                self._current = replace(
-                    self.current, online=online, shadow=replace(shadow, online=online) if shadow else None
-                )
+            if await self.recount():
+                took = time.monotonic() - began
+
+    async def recount(self) -> bool:
+        """Compute scores from the counts as they are now. False where these are what was counted last."""
+        if self._trends.version == self._counted:
+            return False
+        self._counted, before = self._trends.version, self.current
+        loop, snapshot = asyncio.get_running_loop(), self._trends.snapshot()
+        online = await loop.run_in_executor(self._builder, self._online, before.catalog, snapshot)
+        if self.current.catalog is before.catalog:
+            shadow = self.current.shadow
+            self._current = replace(
+                self.current, online=online, shadow=replace(shadow, online=online) if shadow else None
+            )
+        return True
 
     def close(self) -> None:
         self._builder.shutdown(wait=False, cancel_futures=True)
@@ -217,7 +225,8 @@ class Serving:
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
         read = self._documents.encode
-        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=self._window_ttl_ms, encode=read)
+        ttl, seen = self._window_ttl_ms, self._seen
+        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=ttl, encode=read, seen=seen)
         found = self._indexes.of(name, catalog, engine.item_vectors)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 

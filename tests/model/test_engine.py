@@ -179,3 +179,67 @@ def test_a_window_that_has_expired_is_not_read():
 def test_params_with_an_unknown_name_are_refused():
     with pytest.raises(ValueError, match="half_live_days"):
         OnlineParams(half_live_days=3)  # pyright: ignore[reportCallIssue]
+
+
+def again(**mix: float) -> Engine:
+    """An engine that may show again what was met."""
+    return engine(seen="allow", mix=Mix(repeat=0.4, repeat_recency=0.5, **mix))
+
+
+def test_what_was_met_may_be_shown_again_where_that_is_wanted():
+    h = met([1, 2, 3, 1])
+    assert {1, 2, 3} <= set(ranked(again(), h, n=N, m=N)[0].items.tolist())
+    assert 7 not in ranked(again(), met([7, 1]), n=N, m=N)[0].items.tolist()
+    beyond = pack([([(1000, 2, item_hash("i03"), 2.0)], [int(CATALOG.seen32[4])])])
+    assert 4 in ranked(again(), beyond, n=N, m=N)[0].items.tolist()
+
+
+def test_what_a_user_met_most_and_last_comes_back_first_with_itself_as_the_reason():
+    (only,) = ranked(again(neural=0.0), met([5, 6, 5, 9]), n=3)
+    # 9 weighs 1, then 5 has 1/2 + 1/8, and 6 has 1/4
+    assert only.items.tolist() == [9, 5, 6]
+    for row, reasons in zip(only.items.tolist(), only.reasons, strict=True):
+        assert (reasons[0].type, reasons[0].item, reasons[0].action) == ("interaction", item_hash(f"i{row:02}"), 2)
+        assert reasons[0].share > 0.9
+
+
+def test_an_item_from_before_the_window_comes_back_by_its_own_name():
+    e = again(neural=0.0)
+    h = met([11, *[k for k in range(6) for _ in range(8)]])
+    assert 11 not in e.window_rows(h)[1]
+    slow = engine(seen="allow", mix=Mix(repeat=0.8, repeat_recency=1.0, neural=0.0))
+    (only,) = ranked(slow, h, n=7)
+    assert only.items.tolist()[-1] == 11
+    assert (only.reasons[-1][0].item, only.reasons[-1][0].action) == (item_hash("i11"), 2)
+
+
+def test_what_comes_back_is_the_same_for_some_candidates_as_for_all():
+    h = CATALOG.index_of(met([1, 2, "stranger", 1], [], [3]).items)
+    mix = Mix(repeat=0.3, repeat_recency=0.7)
+    every = np.tile(np.arange(N, dtype=np.int32), (3, 1))
+    found = NOTHING.returned_at(h, every, mix)
+    np.testing.assert_allclose(found, NOTHING.returned(h, mix), atol=1e-7)
+    np.testing.assert_allclose(found[0, [1, 2]], np.array([1 + 0.49, 0.7]) / 2.19, rtol=1e-6)
+
+
+def test_vectors_weigh_as_much_as_a_window_of_that_length_wants():
+    plain, other = engine(mix=Mix()), engine(mix=Mix(by_window=(2.0, 0.5, 1.0)))
+    h = met([1], list(range(12)), [k % N for k in range(30)])
+    profiles = plain.profiles(h)
+    one, two = plain.encode(h, profiles), other.encode(h, profiles)
+    for part in ("vectors", "long"):
+        np.testing.assert_allclose(getattr(two, part), getattr(one, part) * torch.tensor([[2.0], [0.5], [1.0]]))
+    assert torch.equal(one.short, two.short)
+
+
+def test_reasons_know_how_much_the_window_weighs():
+    """The neural part, weighed 2 by the mix or 2 by the length of the window, gives the same list and reasons."""
+    h = met([1, 2, 3], list(range(12)))
+    one = ranked(engine(mix=Mix(neural=2.0)), h)
+    two = ranked(engine(mix=Mix(neural=1.0, by_window=(2.0, 2.0, 2.0))), h)
+    for a, b in zip(one, two, strict=True):
+        assert a.items.tolist() == b.items.tolist()
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5)
+        for some, others in zip(a.reasons, b.reasons, strict=True):
+            assert [(r.type, r.item) for r in some] == [(r.type, r.item) for r in others]
+            np.testing.assert_allclose([r.share for r in some], [r.share for r in others], rtol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 from model import online
 from model.catalog import Catalog, Item
 from model.history import HistoryLog, item_hash
+from model.mix import Mix
 from model.online import DAY_MS, PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
 
 NAMES = "abcd"
@@ -136,7 +137,7 @@ def test_before_any_event_nothing_is_related_and_all_are_equally_popular():
     np.testing.assert_allclose(scores.popularity, 1 / 4)
 
 
-@pytest.mark.parametrize("popular", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("popular", [1e-6, 0.05, 1.0])
 @pytest.mark.parametrize("few", [0, online.FEW])
 def test_the_strongest_are_those_of_the_whole_catalogue(
     popular: float, few: int, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +159,7 @@ def test_the_strongest_are_those_of_the_whole_catalogue(
     dense = (1 - popular) * scores.related(windows) + popular * scores.popularity
     dense[~allowed] = -1
     followers = scores.followers(windows)
-    found = scores.strongest(followers, popular, allowed, 10)
+    found = scores.strongest(followers, Mix(popular=popular), allowed, 10)
     for got, all_scores in zip(found, dense, strict=True):
         got = got[got >= 0]
         assert len(set(got.tolist())) == len(got)

@@ -79,10 +79,12 @@ def test_every_system_trains_evaluates_saves_loads_and_serves(system, tmp_path):
     assert len(hits) > 10 and 0 <= hits.mean() <= 1
     checkpoint.save(tmp_path / "one", model, datetime(2026, 1, 1, tzinfo=UTC))
     loaded = checkpoint.load(tmp_path / "one")
-    assert (loaded.config, loaded.record["config"]) == (model.config, config(**SYSTEMS[system]).model_dump())
+    assert (loaded.config, loaded.record["config"]) == (model.config, config(**SYSTEMS[system]).model_dump(mode="json"))
     h = met([1, 2, 3], [], list(range(18)))
     one, two = (lists(Engine(CATALOG, TEXT, m, encode=encode), h) for m in (model, loaded))
     assert one == two and [len(items) for items in one] == [5, 5, 2]
+    engine = Engine(CATALOG, TEXT, loaded, encode=encode)
+    assert one == [lists(engine, h.take([b]))[0] for b in range(len(h))], "whoever is asked for beside them"
     assert {"A": "next_action_f1", "E": "rating_mae"}.get(system, "hr@10") in model.metrics["validation"]
 
 

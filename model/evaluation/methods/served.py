@@ -14,7 +14,7 @@ from model.engine import Engine
 from model.evaluation.exams import Asked, Method, World
 from model.evaluation.methods.choosing import sweep
 from model.mix import Mix, combined, counted
-from model.online import OnlineParams, OnlineScores, Sums, bucket_of
+from model.online import OnlineParams, OnlineScores, Sums
 from model.replay import Timeline
 
 PARAMS = ("recency", "shrink", "half_life_days", "popularity_half_life_days")
@@ -41,8 +41,8 @@ class Counting:
         self._online = OnlineScores.empty(world.catalog, params)
 
     def at(self, line: Timeline, end: int) -> OnlineScores:
-        """Scores from the first `end` events, as of the event after them."""
-        bucket = int(bucket_of(line.times[min(end, len(line) - 1)], self.params.bucket_ms))
+        """Scores from the first `end` events, as of the newest of them."""
+        bucket = line.as_of(end, self.params)
         if line is not self._line or end < self._end or bucket != self._bucket or self._sums is None:
             self._sums = Sums.of(self._catalog, line.counts(end, self.params), bucket, self.params)
         elif end > self._end:
