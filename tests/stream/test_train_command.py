@@ -34,6 +34,14 @@ def test_flags_come_before_the_section_and_that_before_the_defaults() -> None:
     assert made.action_weights == {"view": 0.5}
 
 
+def test_training_is_told_what_may_be_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _train_config({}, {}).seen == "exclude"
+    monkeypatch.setenv("EDDYLINE_RANK__SEEN", "allow")
+    assert _train_config({}, {}).seen == "allow"
+    monkeypatch.setenv("EDDYLINE_TRAIN__SEEN", "exclude")
+    assert _train_config({}, {}).seen == "exclude"
+
+
 @pytest.mark.parametrize(
     ("run", "model", "flag"),
     [({}, {"short_term": "rnn"}, "--short-term rnn"), ({"learning_rate": -1.0}, {}, "--learning-rate -1.0")],
