@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import NamedTuple
 
 from index import base, gpu
 from index.base import Ids, Index, IndexFileError, Vectors
+from index.config import IndexConfig, Kind
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.gpu import CagraIndex, GpuFlatIndex
@@ -23,7 +22,6 @@ from index.recall import IndexBuildError, sufficient_recall
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["auto", "exact", "flat", "hnsw", "ivf-pq", "gpu-flat", "cagra"]
 GRAPH_FROM = 50_000
 """Vectors from which a CPU is asked to search a graph: below, comparing all of them takes less than 2 ms."""
 QUANTISED_FROM = 5_000_000
@@ -33,18 +31,6 @@ PROBES, MEASURED_K = 64, 50
 KINDS: dict[str, type[FaissIndex]] = {
     kind.kind: kind for kind in (FlatIndex, GraphIndex, QuantisedIndex, GpuFlatIndex, CagraIndex)
 }
-
-
-class IndexConfig(BaseModel):
-    """How the nearest items are searched for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Kind = Field(default="auto", description="auto: by the number of items and the device")
-    recall: float = Field(
-        default=0.95, gt=0, le=1, description="share of the exact neighbours that must be found; else all are compared"
-    )
-    keep: bool = Field(default=True, description="keep what takes long to build in the cache, for the next start")
 
 
 class Choice(NamedTuple):

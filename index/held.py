@@ -99,7 +99,7 @@ class FaissIndex(ABC):
         now, found = self._now, self._found
         if allow is not None:
             keep = np.isin(now.ids, allow[allow != -1])
-            now, found = Snapshot(now.ids[keep], now.vectors[keep], flat_of(now.vectors[keep])), compared
+            now, found = Snapshot(now.ids[keep], now.vectors[keep], None), compared
         query, excluded = np.ascontiguousarray(vectors, np.float32), list(exclude or ())
         scores = np.full((len(query), k), -np.inf, np.float32)
         ids = np.full((len(query), k), -1, np.int64)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from index.choose import IndexConfig
+from index.config import IndexConfig
 from model.config import RankConfig, TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from index.base import Index
-from index.choose import IndexConfig, build, opened
+from index.choose import build, opened
+from index.config import IndexConfig
 from model.catalog import Catalog
 
 log = logging.getLogger(__name__)

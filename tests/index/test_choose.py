@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from index import choose, gpu
-from index.choose import IndexConfig, build, opened
+from index.choose import build, opened
+from index.config import IndexConfig
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.graph import GraphIndex
