@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,8 @@ from index.base import Bytes, Ids, Vectors
 SPARE = 16
 """Neighbours that are asked for beyond k where some are masked."""
 GROWTH = 4
+ENOUGH = 0.5
+"""Share of what is there that a structure must find, or all are compared: a few that it misses cost less than that."""
 DEAD_SHARE = 0.125
 """Removed vectors that a structure may hold before it is built anew."""
 
@@ -38,7 +41,7 @@ class Snapshot:
     vectors: Vectors
     structure: Any
 
-    @property
+    @cached_property
     def alive(self) -> int:
         return int((self.ids != -1).sum())
 
@@ -112,11 +115,13 @@ class FaissIndex(ABC):
             for row, number in enumerate(rows.tolist() if excluded else ()):
                 names[row, np.isin(names[row], excluded[number])] = -1
             scores[rows], ids[rows] = _nearest(near, names, k)
-            if fetch == enough and found is compared:
+            left = (names != -1).sum(1)
+            if fetch < enough:
+                rows, fetch = rows[left < min(k, now.alive)], min(fetch * GROWTH, enough)
+            elif found is not compared:  # the structure has no more to give
+                rows, found = rows[left < ENOUGH * min(k, now.alive)], compared
+            else:
                 break
-            rows = rows[(names != -1).sum(1) < min(k, now.alive)]
-            found = compared if fetch == enough else found  # the structure has no more to give
-            fetch = min(fetch * GROWTH, enough)
         return scores, ids
 
     def save(self, path: Path) -> None:
