@@ -128,8 +128,8 @@ class Recommender:
                 continue
             began = time.monotonic()
             self.pace.spoke((w.key for w in interests.users), began)
-            if self._config.exact:
-                await self._serving.recount()
+            while self._config.exact and await self._serving.recount():
+                pass  # more was counted meanwhile, or another catalogue has come
             served = self._serving.current
             if served.name != self._last:
                 self._last = served.name

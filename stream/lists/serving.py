@@ -84,7 +84,7 @@ class Serving:
         self._shadow = shadow
         self._items: dict[str, Item] = {}
         self._version = 0
-        self._counted = -1  # the version of the trends that scores were computed from last
+        self._counted = -1  # the version of the trends that the scores of what is served are of
         self._release: Release | None = None
         self._changed = asyncio.Event()
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
@@ -164,9 +164,9 @@ class Serving:
 
     async def recount(self) -> bool:
         """Compute scores from the counts as they are now. False where these are what was counted last."""
-        if self._trends.version == self._counted:
+        version, before = self._trends.version, self.current
+        if version == self._counted:
             return False
-        self._counted, before = self._trends.version, self.current
         loop, snapshot = asyncio.get_running_loop(), self._trends.snapshot()
         online = await loop.run_in_executor(self._builder, self._online, before.catalog, snapshot)
         if self.current.catalog is before.catalog:
@@ -174,6 +174,7 @@ class Serving:
             self._current = replace(
                 self.current, online=online, shadow=replace(shadow, online=online) if shadow else None
             )
+            self._counted = version
         return True
 
     def close(self) -> None:
@@ -182,7 +183,7 @@ class Serving:
     async def _rebuild(self) -> None:
         loop = asyncio.get_running_loop()
         items, version, release = dict(self._items), self._version, self._release
-        snapshot = self._trends.snapshot()
+        counted, snapshot = self._trends.version, self._trends.snapshot()
         try:
             built = await loop.run_in_executor(
                 self._builder, self._build, items, version, release, snapshot, self._current
@@ -193,7 +194,7 @@ class Serving:
         if self._current is None or built.name != self._current.name:
             self._monitor.releases += 1
             log.info("serving %s over %d items", built.name, len(built.catalog))
-        self._current = built
+        self._current, self._counted = built, counted
         self._indexes.forget_all_but({built.name, FALLBACK} if built.shadow else {built.name})
         self.ready.set()
 

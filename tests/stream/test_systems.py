@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 
+from index.choose import IndexConfig
 from model import checkpoint
 from model.catalog import Item
 from model.encoder import TextEncoder
@@ -24,6 +25,7 @@ from stream import messages
 from stream.answers.emission import EmitConfig
 from stream.answers.progress import Trigger, Waiting
 from stream.errors import ModelError
+from stream.lists.indexes import Indexes
 from stream.lists.interests import Interests
 from stream.lists.recommend import RecommendConfig, Recommender
 from stream.lists.release import Release, kind, manifest_sha256
@@ -74,7 +76,8 @@ def released(folder: Path) -> Record:
 async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[messages.Recommendation]]:
     """The lists of three users, and the fallback's beside them, by a worker that follows this release."""
     monitor = Monitor()
-    serving = Serving(encoder, Trends(TrendsConfig()), "cpu", "catalog", monitor, shadow=True)
+    indexes = Indexes(IndexConfig(keep=False), "cpu", folder / "indexes")
+    serving = Serving(encoder, Trends(TrendsConfig()), "cpu", indexes, "catalog", monitor, shadow=True)
     tp, nothing = TopicPartition("any", 0), cast(Any, None)
     serving.on_catalog(tp, [Record(i.item.encode(), msgspec.json.encode(i), n) for n, i in enumerate(items())])
     serving.on_release(tp, [released(folder)])
