@@ -3,7 +3,8 @@ be found is masked, and what the structure misses is compared.
 
 Not a structure: `flat`, `graph` and `quantised` are. FAISS cannot remove from a graph, and its GPU indexes ignore id
 selectors, so nothing here relies on either. A removed vector stays in the structure without an id until an eighth of
-it is such; a search asks for a few more than it needs, and for four times as many where masks leave too few.
+it is such; a search asks for a few more than it needs, for four times as many where masks leave too few, and compares
+all where nothing is left. Some of many a structure may miss.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from index.base import Bytes, Ids, Vectors
 SPARE = 16
 """Neighbours that are asked for beyond k where some are masked."""
 GROWTH = 4
-ENOUGH = 0.5
-"""Share of what is there that a structure must find, or all are compared: a few that it misses cost less than that."""
 DEAD_SHARE = 0.125
 """Removed vectors that a structure may hold before it is built anew."""
 
@@ -119,7 +118,7 @@ class FaissIndex(ABC):
             if fetch < enough:
                 rows, fetch = rows[left < min(k, now.alive)], min(fetch * GROWTH, enough)
             elif found is not compared:  # the structure has no more to give
-                rows, found = rows[left < ENOUGH * min(k, now.alive)], compared
+                rows, found = rows[left == 0], compared
             else:
                 break
         return scores, ids

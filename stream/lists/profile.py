@@ -70,12 +70,6 @@ class Profiles:
         self._left.clear()
         return [self._due.popitem(last=False)[0] for _ in range(min(len(self._due), self.config.batch))]
 
-    def withdraw(self, key: Key) -> bool:
-        """Whether this user's profile is due; whoever asks makes it."""
-        due = key in self._due
-        self._due.pop(key, None)
-        return due
-
     @property
     def due(self) -> int:
         return len(self._due)

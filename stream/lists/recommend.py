@@ -54,7 +54,7 @@ class RecommendConfig(BaseModel):
     )
     exact: bool = Field(
         default=False,
-        description="nothing lags: counts are read anew before each micro-batch, and profiles that are due made first; "
+        description="nothing lags: counts are read and profiles made anew for each micro-batch; "
         "slow, to compare lists with those of an evaluation",
     )
     profile: ProfileConfig = ProfileConfig()
@@ -134,9 +134,8 @@ class Recommender:
             if served.name != self._last:
                 self._last = served.name
                 self.profiles.clear()
-            if self._config.exact:
-                await self._make_due(served, interests)
-            profiles = self._profiles_of(interests)
+            exact = self._config.exact
+            profiles = await self._profiles_now(served, interests) if exact else self._profiles_of(interests)
             lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._emit(interests, lists)
@@ -172,13 +171,12 @@ class Recommender:
                 continue
             await self._make(self._serving.current, keys, histories, counts)
 
-    async def _make_due(self, served: Served, interests: Interests) -> None:
-        """The profiles of these users that are due, made from these rows."""
-        self._profiles_of(interests)
-        due = [i for i, w in enumerate(interests.users) if self.profiles.withdraw(w.key)]
-        if due:
-            keys = [interests.users[i].key for i in due]
-            await self._make(served, keys, interests.histories.take(due), [interests.counts[i] for i in due])
+    async def _profiles_now(self, served: Served, interests: Interests) -> list[Profile | None]:
+        """Profiles of these very rows, whether those that are kept are due or not."""
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._device, served.engine.profiles, interests.histories)
+        made = time.monotonic()
+        return [Profile(v, n, 0, made) for v, n in zip(vectors, interests.counts, strict=True)]
 
     async def _make(self, served: Served, keys: Sequence[Key], histories: Histories, counts: Sequence[int]) -> None:
         """Make and keep profiles, unless another model is served by then, which reads none of this one's."""

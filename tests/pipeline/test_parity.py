@@ -59,11 +59,15 @@ def events() -> Events:
     """
     rng = np.random.default_rng(5)
     user = np.minimum(rng.geometric(0.09, EVENTS) - 1, USERS - 1)
+    burst = np.where(rng.random(EVENTS) < 0.8, 0, np.arange(EVENTS))
+    burst = np.maximum.accumulate(burst)  # the first event of the burst that each is in
+    user = user[burst]
     at, item = np.zeros(USERS, int), np.zeros(EVENTS, int)
     for i, u in enumerate(user):
         at[u] = (at[u] + rng.integers(1, 3) if rng.random() < 0.7 else rng.integers(len(ITEMS))) % len(ITEMS)
         item[i] = at[u]
     ts = 1_700_000_000_000 + np.sort(rng.integers(0, 35 * 86_400, EVENTS)) * 1000
+    ts = ts[burst]
     ts[rng.random(EVENTS) < 0.3] -= 1000
     ids = np.array([f"i{k}" for k in item], object)
     ids[rng.random(EVENTS) < 0.02] = STRANGER
@@ -84,7 +88,6 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
         "EDDYLINE_TOPICS__PARTITIONS": "1",
         "EDDYLINE_RECOMMEND__EXACT": "true",
         "EDDYLINE_RECOMMEND__SHADOW": "true",
-        "EDDYLINE_RECOMMEND__PROFILE__REFRESH_EVENTS": "1",
         "EDDYLINE_RECOMMEND__CANDIDATES": str(len(ITEMS)),
         "EDDYLINE_RANK__SEEN": seen,
     }

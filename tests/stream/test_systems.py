@@ -101,8 +101,7 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
         users = [Waiting(0, f"u{n}", n, trigger) for n in range(len(HISTORIES))]
         h = met(*HISTORIES)
         interests = Interests(users, h, h.lengths.tolist(), [{"click": 7}] * len(users))
-        await recommender._make_due(serving.current, interests)
-        profiles = recommender._profiles_of(interests)
+        profiles = await recommender._profiles_now(serving.current, interests)
         assert [p is not None and len(p.vectors) > 0 for p in profiles] == [True, False, True]
         made = recommender._compute(serving.current, interests, profiles)
         return {topic: [messages.decode(out.value or b"") for out in outs] for topic, outs in made.outs.items()}
