@@ -31,10 +31,11 @@ def _whole(line: Timeline, at: int) -> int:
 
 
 def _exam(name: str, world: World, line: Timeline, first: int, last: int, refresh: int) -> Exam:
-    return Exam(name, line, first, lambda: _papers(world, line, first, last, refresh), last - first)
+    return Exam(name, line, first, lambda: papers(world, line, first, last, refresh), last - first)
 
 
-def _papers(world: World, line: Timeline, first: int, last: int, refresh: int) -> Iterator[Paper]:
+def papers(world: World, line: Timeline, first: int, last: int, refresh: int = 250) -> Iterator[Paper]:
+    """Every line of the events first..last-1, papers of at least `refresh` events that end where a basket does."""
     shelf = Shelf.of(line, np.arange(len(line)))
     start = first
     while start < last:

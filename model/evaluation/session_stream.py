@@ -37,10 +37,11 @@ def exams(
 
 
 def _exam(name: str, world: World, line: Timeline, first: int, last: int, refresh: int, online: bool) -> Exam:
-    return Exam(name, line, first, lambda: _papers(world, line, first, last, refresh), last - first, online)
+    return Exam(name, line, first, lambda: papers(world, line, first, last, refresh), last - first, online)
 
 
-def _papers(world: World, line: Timeline, first: int, last: int, refresh: int) -> Iterator[Paper]:
+def papers(world: World, line: Timeline, first: int, last: int, refresh: int = 250) -> Iterator[Paper]:
+    """Every prefix of every session within the events first..last-1, `refresh` questions a paper."""
     known = np.zeros(len(world.catalog), bool)
     rows = line.rows[:first]
     known[rows[rows >= 0]] = True

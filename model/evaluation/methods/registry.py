@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,11 +12,14 @@ from pydantic import ValidationError
 from model import checkpoint
 from model.catalog import Catalog
 from model.engine import Engine
+from model.evaluation import basket, session_stream
 from model.evaluation.exams import Method, World
 from model.evaluation.methods.ease import Ease
 from model.evaluation.methods.itemknn import ItemKnn
 from model.evaluation.methods.personal import Personal
 from model.evaluation.methods.popularity import Popularity
+from model.evaluation.methods.rankedwalks import RankedWalks
+from model.evaluation.methods.regulars import Regulars
 from model.evaluation.methods.served import Counts, Served
 from model.evaluation.methods.text import TextSvd
 from model.evaluation.methods.trained import Trained
@@ -44,6 +48,8 @@ METHODS: Mapping[str, Callable[[World], Method]] = MappingProxyType(
         "counts": lambda w: Counts(w, Mix(), repeat=False),
         "counts+repeat": lambda w: Counts(w, Mix(repeat=0.3), repeat=True),
         "walks": lambda w: Walks(len(w.catalog)),
+        "walks-ranked": lambda w: RankedWalks(Walks(len(w.catalog)), partial(session_stream.papers, w)),
+        "regulars": lambda w: Regulars(w.catalog, partial(basket.papers, w)),
         "fallback": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback"),
         "fallback-neural": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback-neural", neural_only=True),
     }
@@ -53,9 +59,18 @@ METHODS: Mapping[str, Callable[[World], Method]] = MappingProxyType(
 DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "temporal": ("popular", "popular-7d", "item-knn", "tfidf-svd", "counts", "fallback-neural", "fallback"),
-        "basket": ("popular", "popular-7d", "item-knn", "personal", "personal+popular", "counts", "counts+repeat"),
+        "basket": (
+            "popular",
+            "popular-7d",
+            "item-knn",
+            "personal",
+            "personal+popular",
+            "counts",
+            "counts+repeat",
+            "regulars",
+        ),
         "loo": ("popular", "item-knn", "ease", "tfidf-svd", "counts", "fallback-neural", "fallback"),
-        "session-stream": ("popular", "counts", "counts+repeat", "walks"),
+        "session-stream": ("popular", "counts", "counts+repeat", "walks", "walks-ranked"),
     }
 )
 """By protocol: what is compared unless methods are named."""

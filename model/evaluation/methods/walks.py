@@ -23,8 +23,8 @@ from model.replay import Timeline
 
 NEIGHBOURS = 100
 """Steps kept from each item: the likeliest."""
-REFRESH = 5000
-"""Events after which steps are computed anew, where events are told on the way."""
+REFRESH = 1000
+"""Events that may wait until they are learned, where events are told on the way."""
 GRID = {
     "back": (0.0, 0.5, 0.8, 1.0),
     "shrink": (1.0, 5.0, 20.0, 50.0),
@@ -54,31 +54,56 @@ class Walks(Method):
         self._items, self._settings = items, dict(settings or START)
 
     def learn(self, line: Timeline, end: int) -> None:
-        s = self._settings
-        self._learned = end
-        at = liked(line, 0, end)
-        met = np.bincount(line.rows[at], minlength=self._items).astype(np.float64)
-        self._popular = ((met + 0.1) / (met.sum() + 0.1 * self._items)).astype(np.float32)
-        followed = near_pairs(line.users[at], line.rows[at], self._items)
-        together = (followed + s["back"] * followed.T).tocoo()
-        value = together.data / (met[together.row] + s["shrink"])
-        row, col, value = nearest(together.row, together.col, value, NEIGHBOURS)
-        shape = (self._items, self._items)
-        self._steps: Any = sparse.csr_array((value.astype(np.float32), (row, col)), shape=shape)
+        self._learned = 0
+        self._met = np.zeros(self._items)
+        self._together: Any = sparse.csr_array((self._items, self._items), dtype=np.float32)
+        self.steps: Any = sparse.csr_array((self._items, self._items), dtype=np.float32)
+        self.take(line, end)
 
     def add(self, line: Timeline, first: int, last: int) -> None:
-        if last - self._learned >= REFRESH:
-            self.learn(line, last)
+        if self.due(last):
+            self.take(line, last)
+
+    def due(self, last: int) -> bool:
+        """Whether enough has happened by event `last` to be learned."""
+        return last - self._learned >= REFRESH
+
+    def take(self, line: Timeline, end: int) -> None:
+        """Events up to `end` are learned; only the steps from items that they touch are computed anew."""
+        at = liked(line, 0, end)
+        since = int(np.searchsorted(at, self._learned))
+        users, rows = line.users[at], line.rows[at]
+        self._learned = end
+        self._met += np.bincount(rows[since:], minlength=self._items)
+        self.popular = ((self._met + 0.1) / (self._met.sum() + 0.1 * self._items)).astype(np.float32)
+        followed = near_pairs(users, rows, self._items, since)
+        new = (followed + self._settings["back"] * followed.T).tocsr()
+        self._together = self._together + new
+        touched = np.diff(new.indptr) > 0
+        touched[rows[since:]] = True
+        from_ = np.flatnonzero(touched)
+        some = self._together[from_].tocoo()
+        value = some.data / (self._met[from_[some.row]] + self._settings["shrink"])
+        row, col, value = nearest(from_[some.row], some.col, value, NEIGHBOURS)
+        kept = sparse.diags_array((~touched).astype(np.float32)) @ self.steps
+        kept.eliminate_zeros()
+        self.steps = kept + sparse.csr_array((value.astype(np.float32), (row, col)), shape=self.steps.shape)
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
-        s, window = self._settings, asked.window()
-        walked = self._shares(window, s["recency"]) @ self._steps
-        if s["second"]:
-            walked = walked + s["second"] * (walked @ self._steps)
-        whole = walked + s["repeat"] * self._shares(window, s["repeat_recency"])
-        return whole.toarray() + np.float32(s["popular"]) * self._popular
+        return self.summed(asked.window(), *self.walked(asked.window()))
 
-    def _shares(self, window: NDArray[np.int32], recency: float) -> Any:
+    def walked(self, window: NDArray[np.int32]) -> tuple[Any, Any]:
+        """Where one step and two lead from windows i32[B,K]: CSR f32[B,N] each."""
+        first = self.shares(window, self._settings["recency"]) @ self.steps
+        return first, first @ self.steps
+
+    def summed(self, window: NDArray[np.int32], first: Any, second: Any) -> NDArray[np.float32]:
+        """The score f32[B,N] of steps that were walked."""
+        s = self._settings
+        whole = first + s["second"] * second + s["repeat"] * self.shares(window, s["repeat_recency"])
+        return whole.toarray() + np.float32(s["popular"]) * self.popular
+
+    def shares(self, window: NDArray[np.int32], recency: float) -> Any:
         """CSR f32[B,N]: the window's items by recency, summing to 1."""
         weights = decayed(window, recency)
         return history_matrix(window, self._items, weights / np.maximum(weights.sum(1, keepdims=True), 1e-9))
@@ -90,15 +115,17 @@ class Walks(Method):
         return [Walks(self._items, change) for change in sweep(self._settings, GRID)]
 
 
-def near_pairs(users: NDArray[np.int64], rows: NDArray[np.int32], items: int) -> Any:
+def near_pairs(users: NDArray[np.int64], rows: NDArray[np.int32], items: int, since: int = 0) -> Any:
     """CSR f32[N,N]: for two different items that a user met at most `PAIR_STEPS` apart, the first before the
-    second, the sum of 1 / distance. users and rows of n events in order.
+    second, the sum of 1 / distance. users and rows of n events in order; since: only where the second of the two is
+    event number `since` or a later one.
     """
-    order = np.argsort(users, kind="stable")
-    u, r = users[order], rows[order]
+    at = np.flatnonzero(np.isin(users, users[since:])) if since else np.arange(len(users))
+    order = at[np.argsort(users[at], kind="stable")]
+    u, r, new = users[order], rows[order], order >= since
     before, after, value = [], [], []
     for apart in range(1, min(PAIR_STEPS, len(u) - 1) + 1):
-        at = np.flatnonzero((u[apart:] == u[:-apart]) & (r[apart:] != r[:-apart]))
+        at = np.flatnonzero((u[apart:] == u[:-apart]) & (r[apart:] != r[:-apart]) & new[apart:])
         before.append(r[at])
         after.append(r[at + apart])
         value.append(np.full(len(at), 1 / apart, np.float32))

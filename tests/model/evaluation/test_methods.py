@@ -78,7 +78,7 @@ def test_variants_begin_with_the_present_settings(method: Method):
     assert {v.name for v in variants} == {method.name}
 
 
-@pytest.mark.parametrize("name", ["item-knn", "ease", "counts", "counts+repeat", "walks", "fallback"])
+@pytest.mark.parametrize("name", ["item-knn", "ease", "counts", "counts+repeat", "walks", "walks-ranked", "fallback"])
 def test_who_took_0_is_shown_2_and_not_3(name: str, world: World, line: Timeline):
     (method,) = make([name], world)
     method.learn(line, len(line))
@@ -171,6 +171,12 @@ def test_pairs_weigh_by_how_near_they_are():
     assert found[5, 2] == pytest.approx(1 + 1 / 3)
     assert (found[1, 5], found[1, 2]) == (1, 0.5)
     assert found.sum() == pytest.approx(1 + 4 / 3 + 1.5)
+
+
+def test_pairs_may_be_counted_as_they_come():
+    users, rows = np.array([0, 1, 0, 0, 1, 0]), np.array([5, 4, 1, 5, 2, 2], np.int32)
+    both = near_pairs(users[:3], rows[:3], 6) + near_pairs(users, rows, 6, 3)
+    np.testing.assert_allclose(both.toarray(), near_pairs(users, rows, 6).toarray())
 
 
 def test_a_second_step_joins_items_that_were_never_met_together():
