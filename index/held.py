@@ -204,6 +204,11 @@ def _equal(held: Vectors, places: Ids, vectors: Vectors, step: int = 65_536) -> 
     return out
 
 
+def use_threads(n: int) -> None:
+    """How many threads FAISS uses for what the calling thread asks of it, and for nobody else."""
+    faiss.omp_set_num_threads(n)
+
+
 def flat_of(vectors: Vectors) -> Any:
     """A FAISS structure that compares all."""
     flat = faiss.IndexFlatIP(vectors.shape[1])

@@ -1,5 +1,8 @@
 """What every index must do, on data with an obvious answer."""
 
+import threading
+
+import faiss
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from index.base import IndexFileError
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.graph import GraphIndex
-from index.held import FaissIndex
+from index.held import FaissIndex, use_threads
 from index.quantised import QuantisedIndex
 from index.recall import recall_at_k
 
@@ -246,3 +249,11 @@ def test_a_file_in_which_a_byte_was_changed_is_refused(kind, tmp_path):
     path.write_bytes(data)
     with pytest.raises(IndexFileError, match="checksum"):
         kind.load(path)
+
+
+def test_threads_are_those_of_who_asks():
+    before, seen = faiss.omp_get_max_threads(), []
+    thread = threading.Thread(target=lambda: (use_threads(before + 1), seen.append(faiss.omp_get_max_threads())))
+    thread.start()
+    thread.join()
+    assert (seen, faiss.omp_get_max_threads()) == ([before + 1], before)
