@@ -93,12 +93,19 @@ def check(ids: Ids, vectors: Vectors, dim: int) -> tuple[Ids, Vectors]:
     return ids, vectors
 
 
+def places(ids: Ids, wanted: Ids) -> Ids:
+    """Where each wanted id stands among ids i64[n], which may hold -1 more than once; -1 where it does not."""
+    if not len(ids):
+        return np.full(len(wanted), -1, np.int64)
+    order = np.argsort(ids, kind="stable")
+    place = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return np.where(ids[place] == wanted, place, -1)
+
+
 def merged(ids: Ids, vectors: Vectors, new_ids: Ids, new_vectors: Vectors) -> tuple[Ids, Vectors]:
     """Old and new vectors together; where an id is in both, the new vector stands in the old place."""
-    order = np.argsort(ids, kind="stable")
-    at = np.searchsorted(ids, new_ids, sorter=order)
-    place = order[np.minimum(at, len(ids) - 1)] if len(ids) else np.zeros(len(new_ids), np.int64)
-    known = ids[place] == new_ids if len(ids) else np.zeros(len(new_ids), bool)
+    place = places(ids, new_ids)
+    known = place >= 0
     vectors = vectors.copy()
     vectors[place[known]] = new_vectors[known]
     return np.concatenate([ids, new_ids[~known]]), np.concatenate([vectors, new_vectors[~known]])
@@ -117,21 +124,13 @@ class Saved(NamedTuple):
     recall: float | None = None
 
 
-def save(
-    path: Path,
-    ids: Ids,
-    vectors: Vectors,
-    kind: str = "",
-    structure: Bytes | None = None,
-    recall: float | None = None,
-) -> None:
-    """Writes ids, vectors and what else there is, with their checksum; through a temporary file, so that a reader never
-    meets half of one.
-    """
-    tensors = {"ids": ids, "vectors": np.ascontiguousarray(vectors)}
-    if structure is not None:
-        tensors["structure"] = structure
-    about = {"format": FORMAT, "kind": kind, "recall": "" if recall is None else str(recall), "sha256": _sum(tensors)}
+def save(path: Path, saved: Saved) -> None:
+    """Writes it with its checksum; through a temporary file, so that a reader never meets half of one."""
+    tensors = {"ids": saved.ids, "vectors": np.ascontiguousarray(saved.vectors)}
+    if saved.structure is not None:
+        tensors["structure"] = saved.structure
+    recall = "" if saved.recall is None else str(saved.recall)
+    about = {"format": FORMAT, "kind": saved.kind, "recall": recall, "sha256": _sum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several workers may share a cache
     save_file(tensors, partial, metadata=about)

@@ -83,7 +83,7 @@ class ExactIndex:
         return out_scores, out_ids
 
     def save(self, path: Path) -> None:
-        base.save(path, self._now.ids, self._now.vectors.cpu().numpy(), self.kind, recall=1.0)
+        base.save(path, base.Saved(self._now.ids, self._now.vectors.cpu().numpy(), self.kind, recall=self.recall))
 
     @classmethod
     def load(cls, path: Path) -> Self:

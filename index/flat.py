@@ -16,8 +16,8 @@ class FlatIndex(FaissIndex):
     def _built(self, vectors: Vectors) -> Any:
         return flat_of(vectors)
 
-    def _held(self, structure: Any, vectors: Vectors) -> Vectors:
-        return stored(structure) if structure.ntotal else vectors
+    def _held(self, structure: Any) -> Vectors | None:
+        return stored(structure)
 
     def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
         return now.structure.search(query, fetch)

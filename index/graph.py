@@ -36,8 +36,8 @@ class GraphIndex(FaissIndex):
             graph.add(np.ascontiguousarray(vectors))  # pyright: ignore[reportCallIssue]
         return graph
 
-    def _held(self, structure: Any, vectors: Vectors) -> Vectors:
-        return stored(faiss.downcast_index(structure.storage)) if structure.ntotal else vectors
+    def _held(self, structure: Any) -> Vectors | None:
+        return stored(faiss.downcast_index(structure.storage))
 
     def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
         if fetch * COMPARE_FROM > len(now.ids) and fetch > self._search:
@@ -57,4 +57,5 @@ class GraphIndex(FaissIndex):
         flat = flat_of(saved.vectors)
         graph.storage, graph.own_fields = flat, True
         flat.this.disown()
-        return Snapshot(saved.ids, self._held(graph, saved.vectors), graph)
+        held = stored(flat)
+        return Snapshot(saved.ids, saved.vectors if held is None else held, graph)

@@ -1,5 +1,5 @@
 """What all FAISS indexes (Johnson, Douze and Jegou, 2017) share: a change is built aside and swapped in, what must not
-be found is masked, and what the structure misses is compared.
+be found is masked.
 
 Not a structure: `flat`, `graph` and `quantised` are. FAISS cannot remove from a graph, and its GPU indexes ignore id
 selectors, so nothing here relies on either. A removed vector stays in the structure without an id until an eighth of
@@ -84,12 +84,9 @@ class FaissIndex(ABC):
         """An index of exactly these vectors; this one stays as it is. What has not changed is not put in again."""
         ids, vectors = base.check(ids, vectors, self.dim)
         now = self._now
-        order = np.argsort(now.ids, kind="stable")
-        place = order[np.minimum(np.searchsorted(now.ids, ids, sorter=order), len(order) - 1)] if len(order) else order
-        kept = np.zeros(len(ids), bool)
-        if len(order):
-            kept = now.ids[place] == ids
-            kept[kept] = _equal(now.vectors, place[kept], vectors[kept])
+        place = base.places(now.ids, ids)
+        kept = place >= 0
+        kept[kept] = _equal(now.vectors, place[kept], vectors[kept])
         other = copy(self)
         other.recall = None
         other._now = self._changed(now, ids[~kept], vectors[~kept], gone=np.setdiff1d(now.ids, ids[kept]))
@@ -125,7 +122,7 @@ class FaissIndex(ABC):
 
     def save(self, path: Path) -> None:
         now = self._now
-        base.save(path, now.ids, now.vectors, self.kind, self._structure_bytes(now), self.recall)
+        base.save(path, base.Saved(now.ids, now.vectors, self.kind, self._structure_bytes(now), self.recall))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -162,9 +159,9 @@ class FaissIndex(ABC):
         structure.add(vectors)
         return structure
 
-    def _held(self, structure: Any, vectors: Vectors) -> Vectors:
-        """The vectors as the structure holds them, where it does, so that they are in memory once."""
-        return vectors
+    def _held(self, structure: Any) -> Vectors | None:
+        """The vectors as the structure holds them, so that they are in memory once; None where it does not."""
+        return None
 
     def _structure_bytes(self, now: Snapshot) -> Bytes | None:
         """What is saved beside the vectors, u8; None where building anew costs as little as loading."""
@@ -178,7 +175,8 @@ class FaissIndex(ABC):
 
     def _snapshot(self, ids: Ids, vectors: Vectors) -> Snapshot:
         structure = self._built(vectors)
-        return Snapshot(ids, self._held(structure, vectors), structure)
+        held = self._held(structure)
+        return Snapshot(ids, vectors if held is None else held, structure)
 
     def _changed(self, now: Snapshot, ids: Ids, vectors: Vectors, gone: Ids) -> Snapshot:
         """The snapshot without the `gone`, and with new vectors under ids that it does not have then."""
@@ -189,10 +187,9 @@ class FaissIndex(ABC):
         if not len(ids):
             return replace(now, ids=left)
         structure = self._grown(now, vectors)
-        held = self._held(structure, np.zeros(0, np.float32))
-        return Snapshot(
-            np.concatenate([left, ids]), held if len(held) else np.concatenate([now.vectors, vectors]), structure
-        )
+        held = self._held(structure)
+        held = np.concatenate([now.vectors, vectors]) if held is None else held
+        return Snapshot(np.concatenate([left, ids]), held, structure)
 
 
 def _equal(held: Vectors, places: Ids, vectors: Vectors, step: int = 65_536) -> np.ndarray:
@@ -217,13 +214,15 @@ def flat_of(vectors: Vectors) -> Any:
     return flat
 
 
-def stored(flat: Any) -> Vectors:
-    """A flat structure's vectors f32[n,d], not copied; good as long as the structure."""
+def stored(flat: Any) -> Vectors | None:
+    """A flat structure's vectors f32[n,d], not copied; good as long as the structure. None where it has none."""
+    if not flat.ntotal:
+        return None
     return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
 
 
 def compared(now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
-    """All vectors compared with each query: the last resort of a structure that misses some."""
+    """All vectors compared with each query: the last resort where a structure finds nothing."""
     return faiss.knn(query, np.ascontiguousarray(now.vectors), fetch, metric=faiss.METRIC_INNER_PRODUCT)
 
 
