@@ -173,10 +173,7 @@ class Recommender:
 
     async def _profiles_now(self, served: Served, interests: Interests) -> list[Profile | None]:
         """Profiles of these very rows, whether those that are kept are due or not."""
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._device, served.engine.profiles, interests.histories)
-        made = time.monotonic()
-        return [Profile(v, n, 0, made) for v, n in zip(vectors, interests.counts, strict=True)]
+        return await asyncio.get_running_loop().run_in_executor(self._device, _profiles, served, interests)
 
     async def _make(self, served: Served, keys: Sequence[Key], histories: Histories, counts: Sequence[int]) -> None:
         """Make and keep profiles, unless another model is served by then, which reads none of this one's."""
@@ -202,8 +199,7 @@ class Recommender:
         events = self._lists(served, interests, profiles, self._emit_config.reasons, "a")
         out = {self._topic: events}
         if self._config.shadow and served.shadow is not None:
-            vectors = served.shadow.engine.profiles(interests.histories)  # its own, and cheap: means of vectors
-            own = [Profile(v, n, 0, time.monotonic()) for v, n in zip(vectors, interests.counts, strict=True)]
+            own = _profiles(served.shadow, interests)  # its own, and cheap: means of vectors
             out[self._shadow_topic] = self._lists(served.shadow, interests, own, False, "shadow")
         outs = {
             topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
@@ -320,6 +316,12 @@ class Recommender:
         await asyncio.sleep(1.0)
         self._source.progress.give_back(s.user for s in sent)
         self.wake()
+
+
+def _profiles(served: Served, interests: Interests) -> list[Profile | None]:
+    """Profiles of these very rows, made on this thread and not to be kept."""
+    vectors, made = served.engine.profiles(interests.histories), time.monotonic()
+    return [Profile(v, n, 0, made) for v, n in zip(vectors, interests.counts, strict=True)]
 
 
 def _out(event: Recommendation, w: Waiting) -> Out:

@@ -42,9 +42,7 @@ def manifest_sha256(folder: Path) -> str:
     try:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder} is no model folder ({error})", "make one with `eddyline train`, or copy it again"
-        ) from error
+        raise _no_model(folder, str(error)) from error
 
 
 def checked(release: Release) -> Path:
@@ -77,9 +75,11 @@ def kind(folder: Path) -> str:
     try:
         return str(json.loads((folder / MANIFEST).read_bytes())["model"]).partition("@")[0]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} is no model folder ({error!r})", "make one with `eddyline train`, or copy it again"
-        ) from error
+        raise _no_model(folder, repr(error)) from error
+
+
+def _no_model(folder: Path, why: str) -> ModelError:
+    return ModelError(f"{folder} is no model folder ({why})", "make one with `eddyline train`, or copy it again")
 
 
 async def announce(

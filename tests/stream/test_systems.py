@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 
-from index.choose import IndexConfig
+from index.config import IndexConfig
 from model import checkpoint
 from model.catalog import Item
 from model.encoder import TextEncoder

@@ -56,7 +56,7 @@ class RankedWalks(Ranked):
         def features(cols: NDArray[np.int64], some: NDArray[np.float32]) -> NDArray[np.float32]:
             newest = window[:, -1:]
             last = history_matrix(newest, rough.shape[1]) @ walks.steps
-            evenly = walks.shares(window, float(str(walks.settings()["recency"]))) @ self._evenly @ self._evenly
+            evenly = walks.shares(window, "recency") @ self._evenly @ self._evenly
             met = (np.take_along_axis(history_matrix(window, rough.shape[1]).toarray(), cols, 1) > 0).astype(np.float32)
             size = (window >= 0).sum(1, keepdims=True)
             walked = [np.log1p(np.take_along_axis(x.toarray(), cols, 1) / RARE) for x in (last, second, evenly)]

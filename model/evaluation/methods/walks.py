@@ -94,18 +94,18 @@ class Walks(Method):
 
     def walked(self, window: NDArray[np.int32]) -> tuple[Any, Any]:
         """Where one step and two lead from windows i32[B,K]: CSR f32[B,N] each."""
-        first = self.shares(window, self._settings["recency"]) @ self.steps
+        first = self.shares(window, "recency") @ self.steps
         return first, first @ self.steps
 
     def summed(self, window: NDArray[np.int32], first: Any, second: Any) -> NDArray[np.float32]:
         """The score f32[B,N] of steps that were walked."""
         s = self._settings
-        whole = first + s["second"] * second + s["repeat"] * self.shares(window, s["repeat_recency"])
+        whole = first + s["second"] * second + s["repeat"] * self.shares(window, "repeat_recency")
         return whole.toarray() + np.float32(s["popular"]) * self.popular
 
-    def shares(self, window: NDArray[np.int32], recency: float) -> Any:
-        """CSR f32[B,N]: the window's items by recency, summing to 1."""
-        weights = decayed(window, recency)
+    def shares(self, window: NDArray[np.int32], setting: str) -> Any:
+        """CSR f32[B,N]: the window's items, fading as a setting says, summing to 1."""
+        weights = decayed(window, self._settings[setting])
         return history_matrix(window, self._items, weights / np.maximum(weights.sum(1, keepdims=True), 1e-9))
 
     def settings(self) -> dict[str, object]:
