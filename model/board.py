@@ -1,4 +1,4 @@
-"""A training's curve as events for TensorBoard. Not the record of it: `experiment.json` has the same figures and more."""
+"""A training's curve as events for TensorBoard. Not the record of it: `experiment.json` has the same and more."""
 
 from __future__ import annotations
 

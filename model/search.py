@@ -119,7 +119,7 @@ def _within(value: Value, values: Sequence[Value]) -> bool:
 
 
 def suggested(trial: optuna.Trial, name: str, values: Sequence[Value]) -> Value:
-    """A value of the range: two numbers are its ends, by their logarithm where they are ten times apart; else choices."""
+    """A value of the range: two numbers are its ends (in logarithms where they are ten times apart); else choices."""
     if not _numeric(values):
         return trial.suggest_categorical(name, values)
     low, high = values
