@@ -7,6 +7,7 @@ is of as many windows as without, so a run's settings mean the same however many
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def joined(device: str) -> Iterator[tuple[Group, str]]:
         return
     cuda = device.startswith("cuda")
     if cuda:
-        device = f"cuda:{dist.get_node_local_rank()}"
+        device = f"cuda:{int(os.environ['LOCAL_RANK'])}"  # as torchrun says
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
     try:

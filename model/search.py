@@ -121,7 +121,7 @@ def _within(value: Value, values: Sequence[Value]) -> bool:
 def suggested(trial: optuna.Trial, name: str, values: Sequence[Value]) -> Value:
     """A value of the range: two numbers are its ends (in logarithms where they are ten times apart); else choices."""
     if not _numeric(values):
-        return trial.suggest_categorical(name, values)
+        return trial.suggest_categorical(name, values)  # type: ignore[return-value]
     low, high = values
     wide = low > 0 and high >= 10 * low  # type: ignore[operator]
     whole = isinstance(low, int) and isinstance(high, int)
