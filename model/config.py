@@ -31,7 +31,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    short_term: Literal["gpt", "lstm", "gru", "cnn", "cnn-lstm-attention"] = "gpt"
+    short_term: Literal["gpt", "lstm", "gru", "cnn", "cnn-lstm-attention"] = "cnn-lstm-attention"
     long_term: Literal["pooled", "counted", "document", "buckets"] = "pooled"
     fusion: Literal["attention", "steps", "alpha", "gate"] = "attention"
     version: int = Field(default=1, ge=1, description="the number after the @ of its name")
@@ -65,7 +65,7 @@ class TrainConfig(BaseModel):
     id_dropout: float = Field(default=0.05, ge=0, lt=1, description="chance that an item has its text only")
     id_from_text: bool = Field(default=False, description="id embeddings begin as the texts' principal components")
     contrastive: float = Field(default=0.0, ge=0, description="weight of drawing an item's text and id together")
-    shuffle: bool = Field(default=False, description="interactions of one second in a new order in each epoch")
+    shuffle: bool = Field(default=True, description="interactions of one second in a new order in each epoch")
     hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
     ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
     full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")
