@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from model import checkpoint
 from model.config import RANGES, SearchConfig, TrainConfig
 from model.search import SearchError, as_toml, changed, search, value_of
+from model.train import train
+from stream.console import training
+from tests.model.test_parallel import shop
 from tests.model.test_train import TEXT, TINY
 from tests.model.worlds import ring_walks
 
@@ -67,8 +71,6 @@ def test_a_search_that_was_interrupted_goes_on(tmp_path: Path):
 
 
 def test_a_search_trains_models(tmp_path: Path):
-    from model.train import train
-
     events, catalog = ring_walks(users=20)
     config = TINY.model_copy(update={"epochs": 3})
 
@@ -78,6 +80,25 @@ def test_a_search_trains_models(tmp_path: Path):
     found = search(config, {"learning_rate": [1e-4, 1e-2]}, 2, fit, tmp_path / "m.search", "ring")
     assert all(1e-4 <= t.settings["learning_rate"] <= 1e-2 for t in found.trials)
     assert all(t.ndcg is not None and t.epochs == 3 for t in found.trials)
+
+
+def test_the_command_trains_with_the_best_and_keeps_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "eddyline.toml").write_text(
+        "[train]\nheld_out = 0.2\n[train.model]\nwindow = 8\n[search.ranges]\nlearning_rate = [1e-5, 2e-2]\n"
+    )
+    monkeypatch.setenv("EDDYLINE_CONFIG", str(tmp_path / "eddyline.toml"))
+    monkeypatch.setenv("EDDYLINE_CACHE", str(tmp_path))
+    out = tmp_path / "m"
+    given = {"dim": 16, "layers": 1, "epochs": 2, "device": "cpu", "search": 3, "tensorboard": str(tmp_path / "board")}
+    training.train(str(shop(tmp_path)), str(out), **given)
+    record = checkpoint.load(out).record
+    best = max((t for t in record["search"] if t["ndcg"] is not None), key=lambda t: t["ndcg"])
+    assert len(record["search"]) == 3
+    assert record["config"]["learning_rate"] == best["settings"]["learning_rate"]
+    assert f"[train]\nlearning_rate = {best['settings']['learning_rate']}" in capsys.readouterr().out
+    assert list((tmp_path / "board").iterdir()) and (tmp_path / "m.search").is_file()
 
 
 def test_what_is_found_is_told_as_settings():
