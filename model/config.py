@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.history import WINDOW
 from model.mix import Mix
@@ -31,7 +31,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    short_term: Literal["gpt", "lstm", "gru", "cnn", "cnn-lstm-attention"] = "gpt"
+    short_term: Literal["gpt", "lstm", "gru", "cnn", "cnn-lstm-attention"] = "cnn-lstm-attention"
     long_term: Literal["pooled", "counted", "document", "buckets"] = "pooled"
     fusion: Literal["attention", "steps", "alpha", "gate"] = "attention"
     version: int = Field(default=1, ge=1, description="the number after the @ of its name")
@@ -65,7 +65,7 @@ class TrainConfig(BaseModel):
     id_dropout: float = Field(default=0.05, ge=0, lt=1, description="chance that an item has its text only")
     id_from_text: bool = Field(default=False, description="id embeddings begin as the texts' principal components")
     contrastive: float = Field(default=0.0, ge=0, description="weight of drawing an item's text and id together")
-    shuffle: bool = Field(default=False, description="interactions of one second in a new order in each epoch")
+    shuffle: bool = Field(default=True, description="interactions of one second in a new order in each epoch")
     hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
     ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
     full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")
@@ -78,6 +78,46 @@ class TrainConfig(BaseModel):
     seen: Seen = Field(
         default="exclude", description="allow: learn to come back, and fit how much that weighs; default: as in [rank]"
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of the steps; auto is bf16 on a GPU that has it, fp32 elsewhere"
+    )
     seed: int = 0
     device: str = "cpu"
     action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")
+
+
+Value = bool | int | float | str
+RANGES: dict[str, list[Value]] = {
+    "learning_rate": [5e-4, 5e-3],
+    "batch": [16, 32, 64],
+    "dropout": [0.0, 0.5],
+    "id_dropout": [0.0, 0.3],
+    "weight_decay": [1e-3, 0.3],
+    "contrastive": [0.0, 0.01, 0.03, 0.1],
+    "shuffle": [False, True],
+    "hide": [0.0, 0.3],
+    "ema": [0.0, 0.99, 0.995],
+    "model.dim": [64, 96, 128, 192],
+    "model.layers": [1, 2, 3],
+}
+
+
+class SearchConfig(BaseModel):
+    """What `eddyline train --search` tries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ranges: dict[str, list[Value]] = Field(
+        default=RANGES, description="by a name in [train]: two numbers, the ends of a range, or choices"
+    )
+
+    @field_validator("ranges")
+    @classmethod
+    def _of_settings(cls, ranges: dict[str, list[Value]]) -> dict[str, list[Value]]:
+        known = {*TrainConfig.model_fields, *(f"model.{name}" for name in ModelConfig.model_fields)}
+        for name, values in ranges.items():
+            if name not in known:
+                raise ValueError(f"{name} is no setting of [train]")
+            if not values:
+                raise ValueError(f"{name} has nothing to choose from")
+        return ranges

@@ -57,7 +57,7 @@ def sampled(logits_XC: Tensor, target_X: Tensor, log_chance_C: Tensor, met_XC: T
     average, that over all items. The target (its column) is always there and stands for itself.
     """
     corrected_XC = (logits_XC - log_chance_C).masked_fill(met_XC, NEVER)
-    own_X1 = logits_XC.gather(1, target_X[:, None])
+    own_X1 = logits_XC.gather(1, target_X[:, None]).to(corrected_XC.dtype)  # autocast keeps them in bf16
     return F.cross_entropy(corrected_XC.scatter(1, target_X[:, None], own_X1), target_X)
 
 

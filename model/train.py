@@ -6,7 +6,8 @@ Not an evaluation of it (that is done on later events than any seen here). What 
 the held-out events; 2. the weights of neural score and counts (`Mix`) are fitted on the held-out events; 3.
 the model is trained again from the start on all events, for as many epochs.
 
-What is minimised is in `loss.py`; how an interrupted run goes on in `resume.py`.
+What is minimised is in `loss.py`; how an interrupted run goes on in `resume.py`, how several processes share one in
+`parallel.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ from model.longterm import Encode, Pooled
 from model.loss import batch_loss, head_outcomes
 from model.mix import Mix
 from model.online import OnlineParams
+from model.parallel import Group
 from model.recommender import Recommender
 from model.replay import Timeline, timeline
-from model.sequences import Sampler, batch, sequences, shuffled, windows
+from model.sequences import Batch, Sampler, Sequences, batch, sequences, shuffled, windows
 from model.tune import Validation, fit_mix, validation_set
 
 Progress = Callable[[dict], None]
@@ -64,6 +67,7 @@ class _Job:
     report: Progress
     path: Path | None
     key: str
+    group: Group
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
@@ -72,11 +76,12 @@ class _Job:
 
     def saved(self, phase: str) -> resume.State | None:
         """What an interrupted run left in this phase."""
-        state = resume.read(self.path, self.key) if self.path is not None else None
+        state = resume.read(self.path, self.key) if self.path is not None and self.group.first else None
+        state = self.group.agreed(state)
         return state if state is not None and state.numbers["phase"] == phase else None
 
     def save(self, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        if self.path is not None:
+        if self.path is not None and self.group.first:
             resume.write(self.path, self.key, numbers | {"curve": self.curve}, tensors)
 
 
@@ -89,6 +94,7 @@ def train(
     encode: Encode | None = None,
     resumable: Path | None = None,
     start: Recommender | None = None,
+    group: Group | None = None,
 ) -> Recommender:
     """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
@@ -96,7 +102,8 @@ def train(
     "refit"), epoch, epochs, loss, seconds, and in "fit" also hr and ndcg at 10. encode: for profiles that are
     documents. resumable: a file to keep the state in while it runs; where an interrupted run of the same training
     has left one, it goes on from there. start: a model to begin from, of the same parts, in place of noise; give events
-    of its time too, or it forgets them. Reseeds torch's global generator: one seed fixes a run on one machine.
+    of its time too, or it forgets them. group: the processes that train it together, all called alike; only the first
+    reports and writes. Reseeds torch's global generator: one seed fixes a run on one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
@@ -112,8 +119,9 @@ def train(
     architecture = c.model.model_copy(update=sizes)
     begun = b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters()) if start is not None else b""
     key = resume.key(c, begun, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
-    report = progress or (lambda _: None)
-    job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key)
+    group = group or Group()
+    report = progress if progress is not None and group.first else lambda _: None
+    job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key, group)
     model, found = _chosen(job, split, valid)
     if c.refit:
         model, _ = _fit(job, len(line), None, found)
@@ -126,8 +134,13 @@ def train(
         "held_out": len(line) - split,
         "seconds": round(time.monotonic() - began, 1),
     }
-    final.record = {"config": c.model_dump(mode="json"), "curve": job.curve, "environment": environment()}
-    if resumable is not None:
+    final.record = {
+        "config": c.model_dump(mode="json"),
+        "texts": resume.key(text_vectors),
+        "curve": job.curve,
+        "environment": environment() | {"processes": group.size, "bf16": halved(c)},
+    }
+    if resumable is not None and group.first:
         resumable.unlink(missing_ok=True)
     return final.eval()
 
@@ -138,8 +151,11 @@ def _chosen(job: _Job, split: int, valid: Validation) -> tuple[Recommender, dict
         job.curve[:] = state.numbers["curve"]
         return Recommender(job.architecture), state.numbers["found"]
     model, best = _fit(job, split, valid, {"epochs": job.config.epochs})
-    mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
-    return model, {"epochs": best, "mix": mix.model_dump(), "fitted": fitted | _head_figures(job, model, split)}
+    found: dict[str, Any] = {}
+    if job.group.first:
+        mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
+        found = {"epochs": best, "mix": mix.model_dump(), "fitted": fitted | _head_figures(job, model, split)}
+    return model, job.group.agreed(found)
 
 
 def _fit(job: _Job, end: int, valid: Validation | None, found: dict[str, Any]) -> tuple[Recommender, int]:
@@ -165,7 +181,7 @@ def _fit(job: _Job, end: int, valid: Validation | None, found: dict[str, Any]) -
         loss = run.epoch(epoch)
         seen: dict[str, Any] = {"phase": phase, "epoch": epoch, "epochs": stop, "loss": loss}
         if valid is not None:
-            hr, ndcg = valid.neural(job.engine(run.averaged()))
+            hr, ndcg = job.group.agreed(valid.neural(job.engine(run.averaged())) if job.group.first else (0.0, 0.0))
             seen |= {"hr": hr, "ndcg": ndcg}
             if ndcg > best:
                 best, best_epoch, kept = ndcg, epoch, run.weights()
@@ -204,37 +220,54 @@ class _Run:
             self.model.rating.set_values(self._data.values[np.isfinite(self._data.values)])
         self.model.to(c.device)
         self._steps = math.ceil(len(windows(self._data, self.model.window, self._rng)) / c.batch)
+        self._parameters = list(self.model.parameters())
         self._optimizer = _optimizer(self.model, c)
+        self._halved = halved(c)
         self._mean = {n: p.detach().clone() for n, p in self.model.named_parameters()} if c.ema else {}
 
     def epoch(self, number: int) -> float:
         """One pass over all windows. The mean loss."""
-        c, data, model = self._config, self._data, self.model
+        c, data, model, group = self._config, self._data, self.model, self._job.group
         if c.shuffle:
             data = shuffled(data, self._rng)
         sampler = None
         if len(self._text_NP) > c.full_softmax:
-            sampler = Sampler(data, len(self._text_NP), c.negatives, self._rng)
+            own = np.random.default_rng((c.seed, number, group.rank))
+            sampler = Sampler(data, len(self._text_NP), c.negatives, own)
+        if not group.first:  # each its own noise; the first's is that of a run with one process
+            torch.manual_seed(c.seed + 1_000_003 * (number * group.size + group.rank))
         cuts = windows(data, model.window, self._rng)
         self._rng.shuffle(cuts)
         model.train()
         losses, step = [], (number - 1) * self._steps
         for first in range(0, len(cuts), c.batch):
-            some = batch(data, cuts[first : first + c.batch], model.window, len(self._text_NP), sampler)
-            if len(some.target):
-                loss = batch_loss(model, some, data, self._text_NP, c)
-                self._step(loss, rate(step, c.epochs * self._steps))
-                losses.append(loss.item())
+            share = cuts[first : first + c.batch][group.rank :: group.size]
+            some = batch(data, share, model.window, len(self._text_NP), sampler) if share else None
+            loss = self._step(some, data, rate(step, c.epochs * self._steps))
+            if loss is not None:
+                losses.append(loss)
             step += 1
         model.eval()
         return float(np.mean(losses))
 
-    def _step(self, loss: Tensor, factor: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._config.learning_rate * factor
+    def _step(self, some: Batch | None, data: Sequences, factor: float) -> float | None:
+        """One step on these windows, and on those of the other processes. The loss, where there was a target."""
         self._optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        loss, targets = 0.0, len(some.target) if some is not None else 0
+        if some is not None and targets:
+            with torch.autocast(self._text_NP.device.type, torch.bfloat16, enabled=self._halved):
+                said = batch_loss(self.model, some, data, self._text_NP, self._config)
+            said.backward()
+            loss = said.item()
+        mean = self._job.group.averaged(self._parameters, loss, targets)
+        if mean is not None:
+            self._walk(factor)
+        return mean
+
+    def _walk(self, factor: float) -> None:
+        for part in self._optimizer.param_groups:
+            part["lr"] = self._config.learning_rate * factor
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         with torch.no_grad():
             for name, mean in self._mean.items():
@@ -291,9 +324,17 @@ def _head_figures(job: _Job, model: Recommender, split: int) -> dict[str, float]
     return figures
 
 
+def halved(c: TrainConfig) -> bool:
+    """Whether steps are computed in bfloat16 where that is precise enough (autocast); weights stay float32."""
+    if c.precision == "auto":
+        return c.device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return c.precision == "bf16"
+
+
 def environment() -> dict[str, Any]:
     """What a run's figures depend on beside its settings."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    versions = {name: metadata.version(name) for name in ("eddyline", "torch", "numpy", "transformers")}
+    versions["python"] = platform.python_version()
     machine = {"platform": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return versions | machine | gpu

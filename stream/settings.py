@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.config import IndexConfig
-from model.config import RankConfig, TrainConfig
+from model.config import RankConfig, SearchConfig, TrainConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -62,6 +62,7 @@ class Settings(BaseModel):
     rank: RankConfig = RankConfig()
     emit: EmitConfig = EmitConfig()
     train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
     health: HealthConfig = HealthConfig()
     cache: Path = Field(default_factory=cache_folder)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog, Item
+from model.config import TrainConfig
 from model.dataset import Events
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
@@ -23,7 +24,8 @@ from model.replay import Timeline
 @dataclass(frozen=True, eq=False)
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
-    first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents.
+    first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
+    `train` is how models are trained, but for their parts and seeds.
     """
 
     events: Events
@@ -33,6 +35,7 @@ class World:
     seed: int = 0
     weights: dict[str, float] = field(default_factory=dict)
     encode: Encode | None = None
+    train: TrainConfig | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,8 @@ def as_dict(tables: Tables, world: World) -> dict[str, Any]:
                 method: {"settings": settings.get(method, {}), **{m: _plain(v) for m, v in row.items()}}
                 for method, row in rows_of(table, world).items()
             },
+            "best": table.best,
+            "behind": {n: {m: _plain(v) for m, v in row.items()} for n, row in table.behind().items()},
             "segments": table.by_segment(),
         }
     return found
@@ -48,7 +50,7 @@ def _plain(value: object) -> object:
 
 
 def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
-    """Two tables a row of the protocol: metrics with their intervals, and HR by segment."""
+    """Tables a row of the protocol: metrics with their intervals, how far others are behind the best, HR by segment."""
     for name, (table, _) in tables.items():
         rows = rows_of(table, world)
         grid = Grid(title=f"{data}, {name}: {len(table.asks)} questions", title_justify="left")
@@ -58,7 +60,18 @@ def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
         for method, row in rows.items():
             grid.add_row(method, *(_cell(row[c]) for c in columns))
         yield grid
+        if len(table.answers) > 1:
+            yield _behind(table)
         yield _segments(table, f"HR@{table.k} by segment")
+
+
+def _behind(table: Table) -> Grid:
+    grid = Grid(title=f"{table.best} less the others, paired by user", title_justify="left")
+    for column in ("method", f"hr@{table.k}", f"ndcg@{table.k}"):
+        grid.add_column(column)
+    for method, row in table.behind().items():
+        grid.add_row(method, *(str(interval) for interval in row.values()))
+    return grid
 
 
 def _segments(table: Table, title: str) -> Grid:

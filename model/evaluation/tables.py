@@ -114,6 +114,18 @@ class Table:
         weight = None if (size > 0).sum() < 2 else (1.0 / np.maximum(size, 1))[exam]
         return bootstrap(users, values, seed=0, weights=weight)
 
+    @property
+    def best(self) -> str:
+        """The method with the greatest NDCG@k."""
+        means = {name: self.metrics(name)[f"ndcg@{self.k}"] for name in self.answers}
+        return max(means, key=lambda name: self.interval(means[name]).mean)
+
+    def behind(self) -> dict[str, dict[str, Interval]]:
+        """By how much the best is above each other method, question by question: HR@k and NDCG@k."""
+        best = self.best
+        differences = {name: self.difference(best, name) for name in self.answers if name != best}
+        return {n: {m: d[m] for m in (f"hr@{self.k}", f"ndcg@{self.k}")} for n, d in differences.items()}
+
     def difference(self, better: str, worse: str) -> dict[str, Interval]:
         """Paired differences, better less worse: an interval that excludes 0 says that they differ."""
         a, b = self.metrics(better), self.metrics(worse)

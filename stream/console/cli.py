@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, models, running, topics
+from stream.console import broker, data, models, running, topics, training
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ for command in (
     running.backfill,
     running.pause,
     running.resume,
-    models.train,
+    training.train,
     models.evaluate,
     running.tail,
 ):

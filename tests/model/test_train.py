@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import resume
 from model.catalog import Catalog, Item
 from model.config import ModelConfig, TrainConfig
 from model.engine import Engine
@@ -219,3 +220,26 @@ def test_an_item_hash_above_the_range_of_signed_numbers_is_found_again():
     with torch.inference_mode():
         alone = model.embed(torch.from_numpy(TEXT[:1]), torch.tensor([0]))
         torch.testing.assert_close(model.item_vectors(catalog.hashes, TEXT[:1]), alone)
+
+
+def test_steps_in_half_precision_learn_the_same_and_leave_whole_weights():
+    events, catalog = ring_walks(users=30)
+    half = TINY.model_copy(update={"precision": "bf16", "full_softmax": 4, "negatives": 6})
+    model = train(events, catalog, TEXT, half)
+    assert model.record["environment"]["bf16"] is True
+    assert {t.dtype for n, t in model.state_dict().items() if n != "hashes"} == {torch.float32}
+    assert model.metrics["validation"]["neural_hr@10"] > 0.9
+    whole = train(events, catalog, TEXT, half.model_copy(update={"precision": "auto", "epochs": 1}))
+    assert whole.record["environment"]["bf16"] is False  # auto, on a CPU
+    assert whole.record["curve"][0]["loss"] == pytest.approx(model.record["curve"][0]["loss"], rel=0.02)
+    assert whole.record["curve"][0]["loss"] != model.record["curve"][0]["loss"]
+
+
+def test_the_record_of_a_training_says_what_its_figures_depend_on(trained):
+    model, _ = trained
+    assert model.record["config"] == TINY.model_dump(mode="json")
+    assert {"eddyline", "torch", "numpy", "python", "platform", "cores", "threads"} <= model.record[
+        "environment"
+    ].keys()
+    assert model.record["texts"] == resume.key(TEXT)
+    assert [at["phase"] for at in model.record["curve"]].count("refit") == model.metrics["epochs"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.console.models import _train_config
+from stream.console.training import _train_config
 from stream.errors import ConfigError
 
 

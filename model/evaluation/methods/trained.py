@@ -1,9 +1,16 @@
-"""A model of ours, trained as `eddyline train` does on what an exam lets it learn, then served as a worker does."""
+"""A model of ours, trained as `eddyline train` does on what an exam lets it learn, then served as a worker does; and
+its parts, alone and left out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
@@ -11,28 +18,69 @@ from model.dataset import Events
 from model.engine import Engine
 from model.evaluation.exams import Asked, Method, World
 from model.evaluation.methods.served import Served
+from model.fusion import Fused
+from model.recommender import Recommender
 from model.replay import Timeline
 from model.train import train
 
 
+class WindowOnly(Recommender):
+    """A model whose users are their windows, V = h."""
+
+    def fuse(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, window_B2: Tensor) -> Fused:
+        return Fused(short_BD, torch.ones_like(short_BD[:, 0]), torch.zeros_like(short_BD))
+
+
+class ProfileOnly(Recommender):
+    """A model whose users are their profiles, V = h'; nothing where there is none."""
+
+    def fuse(self, short_BD: Tensor, long_BSD: Tensor, mask_BS: Tensor, window_B2: Tensor) -> Fused:
+        fused = super().fuse(short_BD, long_BSD, mask_BS, window_B2)
+        long_BD = fused.long / (1 - fused.short)[:, None].clamp(min=1e-6)
+        return Fused(long_BD, torch.zeros_like(fused.short), long_BD)
+
+
+PARTS: Mapping[str, tuple[type[Recommender], bool, bool]] = MappingProxyType(
+    {
+        "window only": (WindowOnly, True, False),
+        "profile only": (ProfileOnly, True, False),
+        "counts only": (Recommender, False, True),
+        "no window": (ProfileOnly, True, True),
+        "no profile": (WindowOnly, True, True),
+        "no counts": (Recommender, True, False),
+    }
+)
+"""What is left of a model: which vectors, whether they count, and whether the counts do."""
+
+
 class Trained(Method):
-    """`short/long/fusion` with one seed. Epochs and the mix are chosen within what it learns, on its last tenth."""
+    """`short/long/fusion` with one seed. Epochs and the mix are chosen within what it learns, on its last part."""
 
     seeded = True
 
     def __init__(self, world: World, name: str, seed: int, config: TrainConfig | None = None) -> None:
         self.name, self._world = name, world
         short, long, fusion = name.split("/")
-        found = ModelConfig.model_validate({"short_term": short, "long_term": long, "fusion": fusion})
+        config = config or world.train or TrainConfig()
+        changes = {"short_term": short, "long_term": long, "fusion": fusion}
+        found = ModelConfig.model_validate(config.model.model_dump() | changes)
         update = {"seed": seed, "model": found, "action_weights": world.weights}
-        self._config = (config or TrainConfig()).model_copy(update=update)
+        self._config = config.model_copy(update=update)
+        self._learned: tuple[Timeline, int, Recommender] | None = None
 
     def learn(self, line: Timeline, end: int) -> None:
-        events, texts = events_of(line, end, self._world.catalog), self._world.texts()
-        catalog, encode = self._world.catalog, self._world.encode
-        model = train(events, catalog, texts, self._config, encode=encode)
-        self._served = Served(self._world, Engine(catalog, texts, model, encode=encode), self.name)
+        model = self.model(line, end)
+        engine = Engine(self._world.catalog, self._world.texts(), model, encode=self._world.encode)
+        self._served = Served(self._world, engine, self.name)
         self._served.learn(line, end)
+
+    def model(self, line: Timeline, end: int) -> Recommender:
+        """What comes of the first `end` events; trained once, however many rows and parts ask for it."""
+        if self._learned is None or self._learned[0] is not line or self._learned[1] != end:
+            events, texts = events_of(line, end, self._world.catalog), self._world.texts()
+            made = train(events, self._world.catalog, texts, self._config, encode=self._world.encode)
+            self._learned = line, end, made
+        return self._learned[2]
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)
@@ -41,7 +89,37 @@ class Trained(Method):
         return self._served.scores(asked)
 
     def settings(self) -> dict[str, object]:
-        return {"seed": self._config.seed}
+        seed: dict[str, object] = {"seed": self._config.seed}
+        return seed if self._learned is None else seed | self._learned[2].metrics
+
+    def parts(self) -> list[Method]:
+        """Each part of it alone, and the whole without each: of the one training."""
+        return [Part(self, self._world, part) for part in PARTS]
+
+
+class Part(Method):
+    """What a model says of `PARTS`; trained with the whole."""
+
+    seeded = True
+
+    def __init__(self, whole: Trained, world: World, part: str) -> None:
+        self.name, self._whole, self._world = f"{whole.name}, {part}", whole, world
+        self._kind, self._vectors, self._counts = PARTS[part]
+
+    def learn(self, line: Timeline, end: int) -> None:
+        whole = self._whole.model(line, end)
+        left = self._kind(whole.config)
+        left.load_state_dict(whole.state_dict())
+        mix = left.mix if self._vectors else left.mix.model_copy(update={"neural": 0.0, "text": 0.0})
+        engine = Engine(self._world.catalog, self._world.texts(), left.eval(), mix, encode=self._world.encode)
+        self._served = Served(self._world, engine, self.name, neural_only=not self._counts)
+        self._served.learn(line, end)
+
+    def add(self, line: Timeline, first: int, last: int) -> None:
+        self._served.add(line, first, last)
+
+    def scores(self, asked: Asked) -> NDArray[np.floating]:
+        return self._served.scores(asked)
 
 
 def events_of(line: Timeline, end: int, catalog: Catalog) -> Events:

@@ -174,7 +174,7 @@ def test_a_trained_model_takes_part_with_every_seed():
     _, (test,) = temporal.exams(world, (0.7, 0.8, 1.0))
     question = next(iter(test.papers())).asked
     assert (methods[0].scores(question) != methods[1].scores(question)).any()
-    assert methods[0].settings() == {"seed": 0}
+    assert [m.settings()["seed"] for m in methods] == [0, 1]
 
 
 def test_a_protocol_that_there_is_not_is_refused():

@@ -39,6 +39,13 @@ def test_a_difference_is_paired():
     assert table.difference("a", "b")["hr@2"].mean == 0.25
 
 
+def test_others_are_told_by_how_far_they_are_behind_the_best():
+    table = table_of({"a": [[9, 1, 1, 9]], "b": [[1, 1, 1, 9]], "c": [[9, 9, 1, 9]]}, [0, 0, 0, 0])
+    assert table.best == "b"
+    assert {name: row["hr@2"].mean for name, row in table.behind().items()} == {"a": 0.25, "c": 0.5}
+    assert table.behind()["a"] == {m: table.difference("b", "a")[m] for m in ("hr@2", "ndcg@2")}
+
+
 def test_segments_say_who_asked_and_what_for():
     table = table_of({"a": [[1, 9, 1, 9]]}, [0, 0, 0, 0], history=[0, 1, 20, 40])
     found = table.by_segment()
@@ -66,7 +73,9 @@ def test_an_evaluation_is_told_as_text_json_and_plot(tmp_path: Path):
     assert list(told["methods"]) == ["popular", "counts"]
     mean, low, high = told["methods"]["counts"]["hr@3"]
     assert low <= mean <= high
-    assert [grid.title for grid in shown(tables, "ring", world)] == ["ring, loo: 10 questions", "HR@3 by segment"]
+    assert (told["best"], list(told["behind"])) == ("counts", ["popular"])
+    titles = ["ring, loo: 10 questions", "counts less the others, paired by user", "HR@3 by segment"]
+    assert [grid.title for grid in shown(tables, "ring", world)] == titles
     draw(tables, "ring", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,229 @@
+"""`eddyline train`: a data set into a model folder. Training itself is `model/train.py`; here are its flags, and what
+is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.console.common import Json, err, out, progress, settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from model.catalog import Catalog
+    from model.config import TrainConfig
+    from model.dataset import Dataset
+    from model.parallel import Group
+    from model.recommender import Recommender
+    from model.search import Found, Trial
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder.")]
+Tell = Callable[[dict[str, Any]], None]
+
+
+def train(
+    data: Data,
+    folder: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the model folder is written.")],
+    end: Annotated[float, typer.Option(help="Train on this first share of the events.", min=0.01, max=1)] = 1.0,
+    short_term: Annotated[
+        str | None, typer.Option(metavar="NAME", help="gpt, lstm, gru, cnn or cnn-lstm-attention.")
+    ] = None,
+    long_term: Annotated[str | None, typer.Option(metavar="NAME", help="pooled, counted, document or buckets.")] = None,
+    fusion: Annotated[str | None, typer.Option(metavar="NAME", help="attention, steps, alpha or gate.")] = None,
+    window: Annotated[int | None, typer.Option(help="Interactions that the encoder reads.", min=1)] = None,
+    dim: Annotated[int | None, typer.Option(help="Length of user and item vectors.", min=8)] = None,
+    layers: Annotated[int | None, typer.Option(min=1)] = None,
+    both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
+    action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
+    rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="FOLDER", help="Begin from this model, of the same parts.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows per step.", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int | None, typer.Option(help="One seed fixes a run.")] = None,
+    search: Annotated[
+        int,
+        typer.Option(metavar="N", help="First try N settings from the ranges of [search]; train with the best."),
+    ] = 0,
+    tensorboard: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write the curve there, for TensorBoard, too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model on a data set; interrupted, the same command goes on where it was.
+
+    Examples: eddyline train movielens-100k --out models/1
+
+    eddyline train ./shop --out models/2 --short-term cnn-lstm-attention --long-term buckets --fusion gate
+
+    torchrun --standalone --nproc-per-node 2 -m stream.console.cli train ./shop --out models/3
+
+    Flags come before the section [train] of the settings, which has more (EDDYLINE_TRAIN__EMA=0.99, and so on).
+    """
+    from model.parallel import joined
+    from stream.lists.serving import pick_device
+
+    with joined(pick_device(device)) as (group, on):
+        err.quiet = not group.first  # one speaks for all
+        config = _train_config(
+            {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, "device": on},
+            {
+                "short_term": short_term,
+                "long_term": long_term,
+                "fusion": fusion,
+                "window": window,
+                "dim": dim,
+                "layers": layers,
+                "both_ways": both_ways,
+                "action_head": action_head,
+                "rating_head": rating_head,
+            },
+        )
+        _made(data, Path(folder), end, config, start, search, tensorboard, as_json, group)
+
+
+def _made(
+    data: str,
+    path: Path,
+    end: float,
+    config: TrainConfig,
+    start: str | None,
+    trials: int,
+    tensorboard: str | None,
+    as_json: bool,
+    group: Group,
+) -> None:
+    """Trains, and writes the folder."""
+    import json
+    from datetime import UTC, datetime
+
+    from model import checkpoint
+    from model.board import Board
+    from model.encoder import TextEncoder
+    from model.train import train as train_model
+    from stream.errors import ConfigError
+
+    if trials and group.size > 1:
+        raise ConfigError("--search runs in one process", "search first, then train with what it found")
+    board = Board(Path(tensorboard)) if tensorboard and group.first else None
+    found, catalog = catalogued(data)
+    texts = texts_of(found, catalog, config.device)
+    events = found.events.take(slice(0, int(end * len(found.events))))
+    named = checkpoint.data_hash(events)
+    read = TextEncoder(settings().encoder.name, config.device).encode
+    begun = checkpoint.load(Path(start)) if start else None
+
+    def fit(c: TrainConfig, tell: Tell, resumable: Path | None = None) -> Recommender:
+        return train_model(events, catalog, texts, c, tell, read, resumable, begun, group)
+
+    tried: dict[str, Any] = {}
+    if trials:
+        config, tried = _searched(config, trials, fit, path, named, as_json)
+    unfinished = path.with_name(path.name + ".training")
+    if unfinished.is_file() and group.first:
+        err.print(f"going on from {unfinished}, if it is of this training", highlight=False)
+
+    def tell(at: dict[str, Any]) -> None:
+        _told(at, as_json)
+        if board is not None:
+            board(at)
+
+    model = fit(config, tell, unfinished)
+    if board is not None:
+        board.close()
+    if not group.first:
+        return
+    model.record |= tried
+    checkpoint.save(path, model, datetime.now(UTC), named)
+    if as_json:
+        print(json.dumps({"metrics": model.metrics, "folder": str(path)}), flush=True)
+    else:
+        out.print(f"{path}: {model.metrics}", highlight=False)
+        out.print(f"announce it to running workers: eddyline release announce {path}")
+
+
+def _told(at: dict[str, Any], as_json: bool) -> None:
+    """Says what came of an epoch."""
+    import json
+
+    if as_json:
+        print(json.dumps(at), flush=True)
+        return
+    quality = f", HR@10 {at['hr']:.4f}, NDCG@10 {at['ndcg']:.4f}" if "hr" in at else ""
+    where = f"{at['phase']}: epoch {at['epoch']} of {at['epochs']}, {at['seconds']:.0f} s"
+    err.print(f"{where}, loss {at['loss']:.3f}{quality}", highlight=False)
+
+
+def _searched(
+    config: TrainConfig, trials: int, fit: Callable[..., Recommender], path: Path, data: str, as_json: bool
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings that were found best, and what the record of the experiment says of the search."""
+    import json
+    from dataclasses import asdict
+
+    from model.search import as_toml, changed, search
+
+    def told(n: int, trial: Trial) -> None:
+        if as_json:
+            print(json.dumps({"phase": "search", "trial": n, "trials": trials, **asdict(trial)}), flush=True)
+            return
+        reached = "stopped early" if trial.ndcg is None else f"NDCG@10 {trial.ndcg:.4f}"
+        err.print(f"search: trial {n} of {trials}, {reached}, {trial.settings}", highlight=False)
+
+    study = path.with_name(path.name + ".search")
+    found: Found = search(config, settings().search.ranges, trials, fit, study, data, told)
+    if not as_json:
+        out.print(as_toml(found.best), highlight=False, markup=False)
+    return changed(config, found.best), {"search": [asdict(t) for t in found.trials]}
+
+
+def _train_config(run: dict[str, Any], model: dict[str, Any]) -> TrainConfig:
+    """The settings' section [train] with these flags over it (None = not given). Raises ConfigError."""
+    from pydantic import ValidationError
+
+    from model.config import TrainConfig
+    from stream.errors import ConfigError
+
+    s = settings()
+    values = s.train.model_dump()
+    values["model"] |= {name: value for name, value in model.items() if value is not None}
+    values |= {name: value for name, value in run.items() if value is not None}
+    values["action_weights"] = {**s.input.weights, **s.train.action_weights}
+    if "seen" not in s.train.model_fields_set:
+        values["seen"] = s.rank.seen
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + str(first["loc"][-1]).replace("_", "-")
+        raise ConfigError(f"{name} {first['input']}: {first['msg']}", "see eddyline train --help") from error
+
+
+def catalogued(data: str) -> tuple[Dataset, Catalog]:
+    """A data set and its catalogue; what must be said of it is said."""
+    from model.catalog import Catalog
+    from model.datasets import load
+
+    found = load(data, settings().cache)
+    for note in (found.licence, *found.notes):
+        err.print(note, highlight=False, markup=False)
+    return found, Catalog.build(found.items, 1)
+
+
+def texts_of(found: Dataset, catalog: Catalog, device: str) -> np.ndarray:
+    """The text vectors of its items."""
+    from model.encoder import TextEncoder
+
+    s = settings()
+    with progress("encoding texts") as bar:
+        return TextEncoder(s.encoder.name, device, s.cache).encode(
+            [found.items[item].text_for_encoder() for item in catalog.ids], bar
+        )

@@ -1,0 +1,68 @@
+"""Models that are trained for an exam: once, with the settings at hand, and in parts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.config import ModelConfig, TrainConfig
+from model.evaluation import temporal
+from model.evaluation.exams import World
+from model.evaluation.methods import trained
+from model.evaluation.methods.trained import PARTS, Trained
+from model.evaluation.protocols import evaluate
+from tests.model.evaluation.worlds import ring_world, world_of
+from tests.model.worlds import ring_walks
+
+TINY = TrainConfig(
+    model=ModelConfig(dim=16, layers=1, window=8), epochs=6, batch=8, learning_rate=1e-2, held_out=0.2, refit=False
+)
+NAME = "cnn/pooled/attention"
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return replace(ring_world(users=60, steps=10), train=TINY)
+
+
+def test_every_part_answers_and_they_are_trained_once(world: World, monkeypatch: pytest.MonkeyPatch):
+    runs: list[TrainConfig] = []
+    train = trained.train
+
+    def counted(*given, **named):
+        runs.append(given[3])
+        return train(*given, **named)
+
+    monkeypatch.setattr(trained, "train", counted)
+    whole = Trained(world, NAME, 3)
+    tables = evaluate(world, "temporal", [whole, *whole.parts()], k=1, tune=False)
+    assert list(tables) == ["temporal", "strict"]
+    (config,) = runs
+    assert (config.seed, config.epochs, config.model.short_term, config.model.dim) == (3, 6, "cnn", 16)
+    table = tables["temporal"][0]
+    assert list(table.answers) == [NAME, *(f"{NAME}, {part}" for part in PARTS)]
+    hit = {name: float(table.metrics(name)["hr@1"].mean()) for name in table.answers}
+    assert hit[NAME] > 0.9  # the window says what is next on the ring
+    assert hit[f"{NAME}, window only"] > 0.9
+    assert whole.settings()["seed"] == 3 and "validation" in whole.settings()
+
+
+def test_parts_are_what_they_say():
+    # long walks, so that users have profiles, on a ring so wide that something is left to show
+    events, _ = ring_walks(users=12, steps=24, ring=40)
+    wide = replace(world_of(events, 40), train=TINY.model_copy(update={"epochs": 2}))
+    whole = Trained(wide, NAME, 0)
+    exam = temporal.exams(wide)[1][0]
+    paper = next(iter(exam.papers()))
+    said = {}
+    for method in (whole, *whole.parts()):
+        method.learn(exam.line, exam.end)
+        said[method.name.removeprefix(f"{NAME}, ")] = method.scores(paper.asked)
+    weight, counts = whole.model(exam.line, exam.end).mix.neural, said["counts only"]
+    for with_counts, vectors in ((NAME, "no counts"), ("no profile", "window only"), ("no window", "profile only")):
+        np.testing.assert_allclose(said[with_counts], weight * said[vectors] + counts, rtol=1e-4, atol=1e-4)
+    # V = w h + (1 - w) h', one w a user
+    h, far, fused = said["window only"], said["profile only"], said["no counts"]
+    w = ((fused - far) * (h - far)).sum(1) / ((h - far) ** 2).sum(1)
+    assert ((w > 0) & (w < 1)).all()
+    np.testing.assert_allclose(w[:, None] * h + (1 - w)[:, None] * far, fused, rtol=1e-3, atol=1e-4)
