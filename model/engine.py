@@ -205,13 +205,15 @@ class Engine:
         best = np.lexsort((at, -scores), axis=1)[:, :n]
         share = _softmax(scores)
         ranked = [
-            Ranked(candidates[b, best[b, : there[b].sum()]], share[b, best[b, : there[b].sum()]], [])
+            Ranked(candidates[b, best[b, : there[b].sum()]], share[b, best[b, : there[b].sum()]], [], [])
             for b in range(len(h))
         ]
         if reasons:
-            average = (tastes * there).sum(1) / np.maximum(there.sum(1), 1)
-            chosen = [tastes[b, best[b, : len(r.items)]] - average[b] for b, r in enumerate(ranked)]
-            self._explain(h, fused, ranked, chosen, online)
+            said = [
+                [part[b, best[b, : len(r.items)]] for b, r in enumerate(ranked)]
+                for part in (_centred(tastes, there), _centred(neural - tastes, there))
+            ]
+            self._explain(h, fused, ranked, *said, online)
         return ranked
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -232,9 +234,10 @@ class Engine:
         fused: Fused,
         ranked: list[Ranked],
         tastes: list[NDArray[np.float32]],
+        windows: list[NDArray[np.float32]],
         online: OnlineScores,
     ) -> None:
-        """Fills in the reasons of each list. `tastes`: see `Reasoner.explain`."""
+        """Fills in the reasons of each list. `tastes`, `windows`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -246,10 +249,11 @@ class Engine:
                 fused = replace(fused, short=fused.short * self._window_weight(window, fused))
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
-                h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix
+                h, window, rows, fused, self.item_vectors, tastes, windows, lists, encode_window, online, self.mix
             )
-        for one, reasons in zip(ranked, found, strict=True):
+        for one, (reasons, explained) in zip(ranked, found, strict=True):
             one.reasons.extend(reasons)
+            one.explained.extend(explained)
 
 
 def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:
@@ -285,6 +289,11 @@ def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     ranked[:, 1:][ranked[:, 1:] == ranked[:, :-1]] = -1
     ranked = -np.sort(-ranked, axis=1)
     return ranked[:, : int((ranked >= 0).sum(1).max(initial=0))]
+
+
+def _centred(values: NDArray[np.float32], there: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Less the mean of what is there in each row, f32[B,M]."""
+    return values - ((values * there).sum(1) / np.maximum(there.sum(1), 1))[:, None]
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,6 +10,11 @@ are reasons too. - taste: how much more the profile's part of the user
 vector says for this item than for the user's average candidate. It is named by the item's category that is
 strongest in the history. - popular: what the score loses without popularity: all there is to say to a user
 without history.
+
+Beside the reasons stands how much they explain: their nats over all that speak for the item. To these belong the
+positive ones above, named or not, and what the window's vector gives only as a whole: how much more it says for this
+item than for the user's average candidate, less what is lost without one interaction after the other. Where many of
+them say the same each can be spared, and none is the reason.
 """
 
 from __future__ import annotations
@@ -53,13 +58,14 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """One user's list, best first: catalogue rows i32[n], scores f32[n], reasons for each (empty where they
-    were not asked for).
+    """One user's list, best first: catalogue rows i32[n], scores f32[n], reasons for each and the share that they
+    explain (both empty where they were not asked for).
     """
 
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
     reasons: list[list[Reason]]
+    explained: list[float]
 
 
 class Reasoner:
@@ -104,15 +110,17 @@ class Reasoner:
         fused: Fused,
         items: NDArray[np.float32],
         tastes: list[NDArray[np.float32]],
+        windows: list[NDArray[np.float32]],
         lists: list[NDArray[np.int32]],
         encode_window: EncodeWindow,
         online: OnlineScores,
         mix: Mix,
-    ) -> list[list[list[Reason]]]:
-        """Reasons for every item of B users' lists (catalogue rows).
+    ) -> list[tuple[list[list[Reason]], list[float]]]:
+        """Reasons for every item of B users' lists (catalogue rows), and the share that they explain.
 
-        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes: for each list how much more
-        the profile's part of the user vector says for its items than for the average candidate, f32[n].
+        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows: for each list how
+        much more the profile's part of the user vector, and the window's, say for its items than for the average
+        candidate, f32[n].
         """
         lost = left_out(window, rows, fused, items, lists, encode_window)
         strength = self.categories(h)
@@ -128,7 +136,10 @@ class Reasoner:
             evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
             again = own if met is None else _placed(rows[b], chosen, mix.online * _drop(own, p), evidence)
             lack = mix.online * _drop(popular, p)
-            out.append(self._name(h, window, b, chosen, evidence, again, mix.neural * tastes[b], lack, strength[b]))
+            together = mix.neural * np.maximum(windows[b] - np.maximum(lost[b], 0).sum(0), 0)
+            out.append(
+                self._name(h, window, b, chosen, evidence, again, mix.neural * tastes[b], lack, together, strength[b])
+            )
         return out
 
     def _name(
@@ -141,10 +152,11 @@ class Reasoner:
         again: NDArray[np.floating],
         taste: NDArray[np.floating],
         popular: NDArray[np.floating],
+        together: NDArray[np.floating],
         strength: NDArray[np.float32],
-    ) -> list[list[Reason]]:
-        """The strongest reasons for each chosen item from nats: evidence [K,n], again [n], taste [n], popular
-        [n].
+    ) -> tuple[list[list[Reason]], list[float]]:
+        """The strongest reasons for each chosen item, and the share that they explain, from nats: evidence [K,n],
+        again [n], taste [n], popular [n]; together [n]: what no reason can be given for.
         """
         evidence, taste, popular = (np.maximum(x, 0) for x in (evidence, taste, popular))
         total = np.maximum(evidence.sum(0) + again + taste + popular, 1e-9)
@@ -154,7 +166,9 @@ class Reasoner:
         # an item met several times is one reason; its strongest interaction gives the action
         strongest = np.argsort(-summed, axis=0, kind="stable")[:MOST]
         tastes, populars, agains = (taste / total).tolist(), (popular / total).tolist(), (again / total).tolist()
+        attributed = (total / (total + together)).tolist()
         named: list[list[Reason]] = []
+        explained: list[float] = []
         for i, row in enumerate(chosen.tolist()):
             found = [(float(summed[u, i]), u) for u in strongest[:, i].tolist()]
             found += [(tastes[i], TASTE), (populars[i], POPULAR), (agains[i], AGAIN)]
@@ -172,7 +186,8 @@ class Reasoner:
                     place = int(np.argmax(np.where(whose == what, evidence[:, i], -1)))
                     reasons.append(Reason("interaction", share, int(items[what]), int(window.actions[b, place])))
             named.append(reasons)
-        return named
+            explained.append(sum(r.share for r in reasons) * attributed[i])
+        return named, explained
 
 
 def left_out(

@@ -40,13 +40,17 @@ Reason = InteractionReason | TasteReason | PopularReason
 
 
 class RecommendedItem(msgspec.Struct, frozen=True):
-    """One item of a list. `propensity`: the probability of this item at this rank, given those above it."""
+    """One item of a list. `propensity`: the probability of this item at this rank, given those above it. `explained`:
+    of all that speaks for the item, the share that its reasons account for; what is left is in interactions that are
+    not named, or in many together and in none alone. 0 without reasons.
+    """
 
     item: str
     rank: int
     score: float
     propensity: float
     reasons: list[Reason]
+    explained: float = 0.0
 
 
 class Interest(msgspec.Struct, frozen=True):

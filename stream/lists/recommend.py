@@ -333,11 +333,18 @@ def recommended(served: Served, ranked: Ranked) -> list[messages.RecommendedItem
     """A ranked list in terms of the catalogue's item ids."""
     ids = served.catalog.ids
     reasons = ranked.reasons or [[] for _ in ranked.items]
+    explained = ranked.explained or [0.0] * len(ranked.items)
+    listed = zip(ranked.items, ranked.scores, reasons, explained, strict=True)
     return [
         messages.RecommendedItem(
-            item=ids[item], rank=rank, score=round(float(score), 5), propensity=1.0, reasons=_reasons(served, why)
+            item=ids[item],
+            rank=rank,
+            score=round(float(score), 5),
+            propensity=1.0,
+            reasons=_reasons(served, why),
+            explained=round(share, 4),
         )
-        for rank, (item, score, why) in enumerate(zip(ranked.items, ranked.scores, reasons, strict=True), 1)
+        for rank, (item, score, why, share) in enumerate(listed, 1)
     ]
 
 

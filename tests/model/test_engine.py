@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from index.exact import ExactIndex
 from model.engine import Engine
@@ -100,8 +101,9 @@ def test_scores_are_shares_of_the_candidates_best_first():
 def test_every_item_has_at_most_three_reasons_with_shares_of_at_most_one_in_all():
     for one in ranked(engine(), met([1, 2, 3, 4, 5, 6], list(range(16))), after(1, 12, 18)):
         assert len(one.reasons) == len(one.items)
-        for reasons in one.reasons:
+        for reasons, explained in zip(one.reasons, one.explained, strict=True):
             assert 1 <= len(reasons) <= 3
+            assert 0 < explained <= sum(r.share for r in reasons) + 1e-5
             assert sum(r.share for r in reasons) <= 1 + 1e-5
             assert [r.share for r in reasons] == sorted((r.share for r in reasons), reverse=True)
 
@@ -122,7 +124,7 @@ def test_reasons_can_be_left_out():
     fused = e.encode(h, e.profiles(h))
     found = e.candidates(h, fused, search_of(e), NOTHING, 5)
     (only,) = e.rank(h, fused, found, NOTHING, 5, reasons=False)
-    assert (len(only.items), only.reasons) == (5, [])
+    assert (len(only.items), only.reasons, only.explained) == (5, [], [])
 
 
 def test_what_an_interaction_gives_is_what_the_score_loses_without_it():
@@ -145,6 +147,37 @@ def test_what_an_interaction_gives_is_what_the_score_loses_without_it():
     )
     expected = ((fused.vectors - shorter.vectors)[0] @ items[chosen].T).tolist()
     assert lost[1].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_reasons_explain_is_their_share_of_all_that_speaks_for_the_item():
+    """By hand, with counts alone: p = .9 x related + .1 x popularity, and nats are logs of what p is without a part."""
+    e = engine(mix=Mix(neural=0.0, online=1.0, popular=0.1))
+    h = met([1, 2, 3, 4])
+    steps = sparse.csr_array(([0.8, 0.4, 0.4, 0.4], ([1, 2, 3, 4], [12, 12, 12, 12])), shape=(N, N), dtype=np.float32)
+    online = OnlineScores(steps, np.full(N, 1 / N, np.float32), OnlineParams(recency=0.5))
+    fused = e.encode(h, [np.zeros((0, e.dim), np.float32)])
+    (only,) = e.rank(h, fused, np.array([[12, 9]], np.int32), online, 2)
+
+    weights = np.array([1, 2, 4, 8]) / 15  # of 1, 2, 3, 4: the newer weighs twice as much
+    parts, popular = 0.9 * weights * [0.8, 0.4, 0.4, 0.4], 0.1 / N
+    p = parts.sum() + popular
+    alone, without_popularity = np.log(p / (p - parts)), np.log(p / (p - popular))
+    spoken = alone.sum() + without_popularity
+    named = alone[[3, 2]].sum() + alone[0]  # 1 and 2 say as much as each other, and one of them is named
+    assert len(only.reasons[0]) == 3
+    assert only.explained[0] == pytest.approx(named / spoken, rel=1e-4)
+    # nothing leads to 9: popularity is all there is to say, and it is said
+    assert (only.reasons[1][0].type, only.explained[1]) == ("popular", pytest.approx(1, abs=1e-6))
+
+
+def test_what_many_interactions_say_together_and_none_alone_is_not_explained():
+    e = engine(mix=Mix(neural=2.0, online=0.0))
+    alone, many = ranked(e, met([1])), ranked(e, met([1] * 12))
+    assert alone[0].explained[0] == pytest.approx(1, abs=1e-4)
+    assert many[0].items.tolist() == alone[0].items.tolist()
+    # the mean of twelve equal vectors is the same without one of them: what is left is the profile, 15% of the vector
+    assert [r.type for r in many[0].reasons[0]] == ["taste"]
+    assert many[0].explained[0] == pytest.approx(0.15, abs=1e-3)
 
 
 def test_items_outside_the_catalogue_change_nothing_but_stay_in_the_history():

@@ -23,7 +23,7 @@ def recommendation() -> messages.Recommendation:
         messages.PopularReason(0.17),
     ]
     items = [
-        messages.RecommendedItem("i7", 1, 0.83, 0.91, reasons),
+        messages.RecommendedItem("i7", 1, 0.83, 0.91, reasons, 0.74),
         messages.RecommendedItem("i8", 2, 0.5, 1.0, []),
     ]
     return messages.Recommendation(
@@ -79,6 +79,14 @@ def test_the_schema_refuses_reasons_it_does_not_know() -> None:
 def test_a_message_is_read_as_it_was_written() -> None:
     event = recommendation()
     assert messages.decode(messages.encode(event)) == event
+
+
+def test_a_message_from_before_it_was_said_how_much_is_explained_is_read() -> None:
+    said = json.loads(messages.encode(recommendation()))
+    for item in said["items"]:
+        del item["explained"]
+    validator().validate(said)
+    assert [item.explained for item in messages.decode(json.dumps(said).encode()).items] == [0.0, 0.0]
 
 
 def test_the_same_user_knowledge_and_trigger_have_the_same_name() -> None:
