@@ -39,6 +39,13 @@ PROTOCOLS: Mapping[str, Callable[[World, tuple[float, float, float]], dict[str, 
 """Each gives, by the name of a row, the exam that settings are chosen by and the tests."""
 
 
+def exams(world: World, protocol: str, splits: tuple[float, float, float] = temporal.SPLITS) -> dict[str, Exams]:
+    """By row of a protocol: the exam that settings are chosen by, and the tests. Raises UnknownProtocolError."""
+    if protocol not in PROTOCOLS:
+        raise UnknownProtocolError(f"no protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol](world, splits)
+
+
 def evaluate(
     world: World,
     protocol: str,
@@ -54,12 +61,10 @@ def evaluate(
     with the settings that were chosen. rows: only these. every: ask every n-th question of the tests only.
     `progress(title)` gives something to report to.
     """
-    if protocol not in PROTOCOLS:
-        raise UnknownProtocolError(f"no protocol {protocol!r}: use one of {', '.join(PROTOCOLS)}")
     report = progress or (lambda title: lambda done, total: None)
     found: dict[str, tuple[Table, list[Method]]] = {}
     chosen: dict[int, list[Method]] = {}
-    for name, (validation, tests) in PROTOCOLS[protocol](world, splits).items():
+    for name, (validation, tests) in exams(world, protocol, splits).items():
         if rows and name not in rows:
             continue
         if id(validation) not in chosen:

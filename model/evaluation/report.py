@@ -35,17 +35,18 @@ def as_dict(tables: Tables, world: World) -> dict[str, Any]:
         found[name] = {
             "questions": len(table.asks),
             "methods": {
-                method: {"settings": settings.get(method, {}), **{m: _plain(v) for m, v in row.items()}}
+                method: {"settings": settings.get(method, {}), **{m: plain(v) for m, v in row.items()}}
                 for method, row in rows_of(table, world).items()
             },
             "best": table.best,
-            "behind": {n: {m: _plain(v) for m, v in row.items()} for n, row in table.behind().items()},
+            "behind": {n: {m: plain(v) for m, v in row.items()} for n, row in table.behind().items()},
             "segments": table.by_segment(),
         }
     return found
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """An interval as [mean, low, high], anything else as it is."""
     return [value.mean, value.low, value.high] if isinstance(value, Interval) else value
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stream.console.audits import explain
 from stream.console.common import Bootstrap, Json, out, progress, run, settings
 from stream.console.training import Data, catalogued, texts_of
 
@@ -87,6 +88,10 @@ def evaluate(
         typer.Option("--parts", help="Each part of a trained model too, alone and left out: window, profile, counts."),
     ] = False,
     every: Annotated[int, typer.Option(help="Ask every N-th question of the test only.", min=1)] = 1,
+    explanations: Annotated[
+        int,
+        typer.Option(metavar="N", help="Instead: hold the reasons of N lists against scores without each interaction."),
+    ] = 0,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -118,6 +123,9 @@ def evaluate(
     if folder:
         methods += released(world, Path(folder))
     wanted = [r for r in rows.split(",") if r]
+    if explanations:
+        explain(world, found.name, protocol, splits, methods, explanations, as_json)
+        return
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
         tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted, every)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from model.dataset import DatasetError
 from model.datasets import load
+from model.evaluation.explanations import NothingToExplainError
 from stream.console.cli import app
 
 
@@ -40,6 +41,21 @@ def test_a_table_and_a_plot_for_people(folder: Path):
     assert "strict: 9 questions" in done.stdout
     assert "HR@10 by segment" in done.stdout
     assert plot.read_text().startswith("<?xml")
+
+
+def test_reasons_are_held_against_scores(folder: Path):
+    asked = ["evaluate", str(folder), "--models", "popular,fallback", "--begin", "0.7", "--explanations", "20"]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["explanations"]
+    assert list(told) == ["fallback"]
+    assert told["fallback"]["rankers"]["reasons"]["first"][0] > told["fallback"]["rankers"]["chance"]["first"][0]
+    done = CliRunner().invoke(app, asked)
+    assert "above chance" in done.stdout
+    with pytest.raises(NothingToExplainError, match="name fallback"):
+        CliRunner().invoke(
+            app, ["evaluate", str(folder), "--models", "popular", "--explanations", "5"], catch_exceptions=False
+        )
 
 
 def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -103,6 +103,11 @@ class Served(Method):
         self._mix = mix or engine.mix
         self._counting = Counting(world, OnlineParams())
 
+    @property
+    def engine(self) -> Engine | None:
+        """What makes its lists; None where its vectors are asked alone, of which no worker makes lists."""
+        return None if self._alone else self._engine
+
     def learn(self, line: Timeline, end: int) -> None:
         if not self._alone:
             self._online = self._counting.at(line, end)

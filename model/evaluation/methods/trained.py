@@ -74,6 +74,11 @@ class Trained(Method):
         self._served = Served(self._world, engine, self.name)
         self._served.learn(line, end)
 
+    @property
+    def engine(self) -> Engine | None:
+        """What makes its lists, once it has learned."""
+        return self._served.engine
+
     def model(self, line: Timeline, end: int) -> Recommender:
         """What comes of the first `end` events; trained once, however many rows and parts ask for it."""
         if self._learned is None or self._learned[0] is not line or self._learned[1] != end:
