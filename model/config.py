@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from model.exposure import ExposureConfig
 from model.history import WINDOW
 from model.mix import Mix
 
@@ -24,6 +25,7 @@ class RankConfig(BaseModel):
         default="exclude",
         description="allow: what a user has met may be shown again, as where people buy the same every week",
     )
+    exposure: ExposureConfig = ExposureConfig()
 
 
 class ModelConfig(BaseModel):

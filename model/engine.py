@@ -19,6 +19,7 @@ from model.baselines import Fallback, UserModel
 from model.blended import Blended
 from model.catalog import Catalog
 from model.config import Seen
+from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
 from model.history import Histories, seen_hash
 from model.longterm import Encode
@@ -42,7 +43,8 @@ class Engine:
 
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
-    text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown.
+    text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown. exposure:
+    bounds of what a group of items may take of a list; None = none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Engine:
         window_ttl_ms: int | None = None,
         encode: Encode | None = None,
         seen: Seen = "exclude",
+        exposure: ExposureConfig | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
@@ -77,6 +80,7 @@ class Engine:
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
         self._reasoner = Reasoner(catalog)
+        self.bounds = Bounds(exposure or ExposureConfig(), catalog)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
@@ -202,10 +206,13 @@ class Engine:
         own = online.returned_at(self.catalog.index_of(h.items), at, self.mix) if self.mix.repeat else None
         scores = combined(neural, related, online.popularity[at], self.mix, own)
         scores = np.where(there, scores, -np.inf)
+        share, listed = _softmax(scores), there
+        if self.bounds.any:
+            listed = self.bounds.kept(at, scores, online, n)
+            scores = np.where(listed, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
-        share = _softmax(scores)
         ranked = [
-            Ranked(candidates[b, best[b, : there[b].sum()]], share[b, best[b, : there[b].sum()]], [], [])
+            Ranked(candidates[b, best[b, : listed[b].sum()]], share[b, best[b, : listed[b].sum()]], [], [])
             for b in range(len(h))
         ]
         if reasons:

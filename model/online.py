@@ -273,6 +273,10 @@ class OnlineScores:
                 return often[:m]
             looked *= 4
 
+    def most_popular(self, n: int) -> NDArray[np.int32]:
+        """Catalogue rows of the n most popular items, best first."""
+        return self._by_popularity[:n]
+
     def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """The part of `related` that each item of a window i32[K] gives to each candidate i32[n]: f32[K,n];
         summed over K, `related`.

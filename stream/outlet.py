@@ -39,7 +39,7 @@ class Outlet:
             monitor,
             settings.recommend.shadow,
             settings.state.window_ttl_ms,
-            settings.rank.seen,
+            settings.rank,
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         self.recommender = Recommender(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.catalog import Catalog, Item
 from model.config import TrainConfig
 from model.dataset import Events
+from model.exposure import ExposureConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
 from model.replay import Timeline
@@ -25,7 +26,7 @@ from model.replay import Timeline
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
-    `train` is how models are trained, but for their parts and seeds.
+    `train` is how models are trained, but for their parts and seeds. `exposure` bounds lists of `places` items.
     """
 
     events: Events
@@ -36,6 +37,8 @@ class World:
     weights: dict[str, float] = field(default_factory=dict)
     encode: Encode | None = None
     train: TrainConfig | None = None
+    exposure: ExposureConfig | None = None
+    places: int = 10
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,11 @@ PROTOCOLS: Mapping[str, Callable[[World, tuple[float, float, float]], dict[str, 
 """Each gives, by the name of a row, the exam that settings are chosen by and the tests."""
 
 
+def length_of(protocol: str) -> int:
+    """How many items a list has in a protocol, unless it is said."""
+    return K.get(protocol, 10)
+
+
 def exams(world: World, protocol: str, splits: tuple[float, float, float] = temporal.SPLITS) -> dict[str, Exams]:
     """By row of a protocol: the exam that settings are chosen by, and the tests. Raises UnknownProtocolError."""
     if protocol not in PROTOCOLS:
@@ -72,7 +77,7 @@ def evaluate(
         ready = chosen[id(validation)]
         found[name] = (
             take(
-                ready, [test.every(every) for test in tests], world, k or K.get(protocol, 10), report(f"testing {name}")
+                ready, [test.every(every) for test in tests], world, k or length_of(protocol), report(f"testing {name}")
             ),
             ready,
         )

@@ -1,15 +1,55 @@
-"""What `eddyline evaluate` measures instead of ranks: whether reasons are true. Measuring is `model/evaluation`."""
+"""What `eddyline evaluate` measures beside ranks: whether reasons are true, who is served how well and what is shown.
+Measuring itself is in `model/evaluation`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from stream.console.common import out, progress
+from stream.console.common import out, progress, settings
 
 if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
     from model.evaluation.exams import Method, World
+    from model.evaluation.fairness import Served, Shown
+    from model.evaluation.report import Tables
+    from model.evaluation.tables import Table
+
+
+class Groups:
+    """Who is served how well and what is shown, in tables that are there: by these attributes of users, with commas
+    between them. data: the data set as the command was given it. Raises DatasetError where nobody has an attribute.
+    """
+
+    def __init__(self, world: World, data: str, names: str) -> None:
+        import numpy as np
+
+        from model.evaluation.fairness import attributes
+
+        self._catalog, self._names = world.catalog, [n for n in names.split(",") if n and n != "items"]
+        self._users = np.unique(world.events.user.astype(str))
+        self._said = attributes(data, settings().cache) if self._names else {}
+
+    def as_dict(self, table: Table) -> dict[str, Any]:
+        """Plain values of one table."""
+        from model.evaluation.told import groups_as_dict
+
+        return groups_as_dict(*self._of(table))
+
+    def shown(self, tables: Tables, title: str) -> Iterator[Grid]:
+        """Tables for people, of each row of the protocol."""
+        from model.evaluation.told import groups_shown
+
+        for row, (table, _) in tables.items():
+            yield from groups_shown(*self._of(table), table.k, f"{title}, {row}")
+
+    def _of(self, table: Table) -> tuple[dict[str, Shown], dict[str, Served]]:
+        from model.evaluation.fairness import exposure, quality
+
+        return exposure(table, self._catalog), quality(table, self._users, self._said, self._names)
 
 
 def explain(

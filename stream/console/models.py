@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stream.console.audits import explain
+from stream.console.audits import Groups, explain
 from stream.console.common import Bootstrap, Json, out, progress, run, settings
 from stream.console.training import Data, catalogued, texts_of
 
@@ -92,12 +92,20 @@ def evaluate(
         int,
         typer.Option(metavar="N", help="Instead: hold the reasons of N lists against scores without each interaction."),
     ] = 0,
+    groups: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Also exposure by groups of items, and quality by attributes of users: items,gender,age.",
+        ),
+    ] = "",
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
     import json
     from contextlib import ExitStack
+    from dataclasses import replace
     from functools import cache
     from pathlib import Path
 
@@ -106,6 +114,7 @@ def evaluate(
     from model.evaluation.methods.registry import DEFAULTS, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
+    from model.evaluation.protocols import length_of
     from model.evaluation.report import as_dict, draw, shown
 
     found, catalog = catalogued(data)
@@ -117,6 +126,8 @@ def evaluate(
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
     world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
+    world = replace(world, exposure=s.rank.exposure, places=k or length_of(protocol))
+    grouped = Groups(world, data, groups) if groups else None
     methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]
@@ -132,7 +143,10 @@ def evaluate(
     if plot:
         draw(tables, found.name, Path(plot))
     if as_json:
-        print(json.dumps({"data": found.name, "protocol": protocol, "rows": as_dict(tables, world)}))
+        said = as_dict(tables, world)
+        if grouped is not None:
+            said = {row: told | grouped.as_dict(tables[row][0]) for row, told in said.items()}
+        print(json.dumps({"data": found.name, "protocol": protocol, "rows": said}))
         return
-    for table in shown(tables, found.name, world):
+    for table in [*shown(tables, found.name, world), *(grouped.shown(tables, found.name) if grouped else [])]:
         out.print(table)

@@ -24,7 +24,7 @@ from index.recall import IndexBuildError
 from model import checkpoint
 from model.baselines import UserModel
 from model.catalog import Catalog, HashCollisionError, Item
-from model.config import Seen
+from model.config import RankConfig
 from model.encoder import TextEncoder
 from model.engine import Engine
 from model.online import Counts, OnlineParams, OnlineScores
@@ -70,9 +70,9 @@ class Serving:
         monitor: Monitor,
         shadow: bool = False,
         window_ttl_ms: int | None = None,
-        seen: Seen = "exclude",
+        rank: RankConfig | None = None,
     ) -> None:
-        self._seen: Seen = seen
+        self._rank = rank or RankConfig()
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
         # reads histories, where profiles are documents: what users did is not remembered on disk
@@ -227,8 +227,16 @@ class Serving:
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
         read = self._documents.encode
-        ttl, seen = self._window_ttl_ms, self._seen
-        engine = Engine(catalog, texts, model, device=self._device, window_ttl_ms=ttl, encode=read, seen=seen)
+        engine = Engine(
+            catalog,
+            texts,
+            model,
+            device=self._device,
+            window_ttl_ms=self._window_ttl_ms,
+            encode=read,
+            seen=self._rank.seen,
+            exposure=self._rank.exposure,
+        )
         found = self._indexes.of(name, catalog, engine.item_vectors)
         return Served(name, catalog, engine, found, online, texts.shape[1])
 

@@ -58,6 +58,19 @@ def test_reasons_are_held_against_scores(folder: Path):
         )
 
 
+def test_groups_of_items_and_users(folder: Path):
+    (folder / "users.csv").write_text("user,team\n" + "\n".join(f"u{u},red" for u in range(10)))
+    asked = ["evaluate", str(folder), "--models", "popular,counts", "--rows", "temporal", "--begin", "0.7"]
+    asked += ["--groups", "items,team"]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    row = json.loads(done.stdout)["rows"]["temporal"]
+    assert row["quality"]["team red"]["users"] == 10
+    assert sum(group["places"]["counts"] for group in row["exposure"].values()) == pytest.approx(1)
+    done = CliRunner().invoke(app, asked)
+    assert "temporal: HR@10 and NDCG@10 by group of users" in done.stdout
+
+
 def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("EDDYLINE_DATA", raising=False)
     with pytest.raises(DatasetError, match=r"set EDDYLINE_DATA to the folder that holds ml1m/sequences.txt.gz"):

@@ -50,7 +50,7 @@ METHODS: Mapping[str, Callable[[World], Method]] = MappingProxyType(
         "walks": lambda w: Walks(len(w.catalog)),
         "walks-ranked": lambda w: RankedWalks(Walks(len(w.catalog)), partial(session_stream.papers, w)),
         "regulars": lambda w: Regulars(w.catalog, partial(basket.papers, w)),
-        "fallback": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback"),
+        "fallback": lambda w: Served(w, Engine(w.catalog, w.texts(), exposure=w.exposure), "fallback"),
         "fallback-neural": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback-neural", neural_only=True),
     }
 )
@@ -102,5 +102,5 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 def released(world: World, folder: Path) -> list[Method]:
     """A model folder: as it is released, and its vectors alone."""
-    engine = Engine(world.catalog, world.texts(), checkpoint.load(folder), encode=world.encode)
+    engine = Engine(world.catalog, world.texts(), checkpoint.load(folder), encode=world.encode, exposure=world.exposure)
     return [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]

@@ -122,4 +122,12 @@ class Served(Method):
             return neural
         rows = engine.window_rows(h)[1]
         own = self._online.returned(asked.rows, self._mix) if self._mix.repeat else None
-        return combined(neural, self._online.related(rows), self._online.popularity[None], self._mix, own)
+        scores = combined(neural, self._online.related(rows), self._online.popularity[None], self._mix, own)
+        return self._bounded(scores, asked) if engine.bounds.any else scores
+
+    def _bounded(self, scores: NDArray[np.floating], asked: Asked) -> NDArray[np.floating]:
+        """The scores of what a worker's list could have; -inf for what the bounds on exposure leave out of it."""
+        shown = np.where(asked.allowed, scores, -np.inf)
+        rows = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), scores.shape)
+        kept = self._engine.bounds.kept(rows, shown, self._online, self._world.places)
+        return np.where(kept, scores, -np.inf)

@@ -70,7 +70,8 @@ class Trained(Method):
 
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
-        engine = Engine(self._world.catalog, self._world.texts(), model, encode=self._world.encode)
+        world = self._world
+        engine = Engine(world.catalog, world.texts(), model, encode=world.encode, exposure=world.exposure)
         self._served = Served(self._world, engine, self.name)
         self._served.learn(line, end)
 

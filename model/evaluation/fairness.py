@@ -1,0 +1,146 @@
+"""Who is served how well, and which items are shown: quality by groups of users, exposure by groups of items.
+
+Not a verdict: a group may be shown more because it is taken more, so beside what is shown stands what is taken. Items
+belong to a tenth of the catalogue by how often they were met before the first test, and to their categories; users to
+what is said of them. A bound on exposure is `model/exposure.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from model.catalog import Catalog
+from model.dataset import DatasetError
+from model.datasets import fetch_wheel
+from model.evaluation.tables import Table
+from model.metrics import Interval, hits
+
+FEWEST_USERS = 10
+"""Users of a group who were asked; of fewer nothing can be said."""
+CATEGORIES = 20
+"""The largest that are shown."""
+
+Attributes = Mapping[str, Mapping[str, str]]
+"""By user what is said of them, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A group of items: its share of the catalogue, of what the test's users took, and of the places in the lists of
+    each method; and each method's HR@k where the item that was taken is of the group (none where none was).
+    """
+
+    catalog: float
+    taken: float
+    places: dict[str, float]
+    hr: dict[str, float]
+
+
+def exposure(table: Table, catalog: Catalog) -> dict[str, Shown]:
+    """By group of items. An item of several categories counts in each."""
+    groups = {**tenths(table.learned), **_categories(catalog)}
+    of_target = {name: group[table.asks.targets] for name, group in groups.items()}
+    found = {}
+    for name, group in groups.items():
+        places, hr = {}, {}
+        for method, answers in table.answers.items():
+            lists = answers.lists
+            places[method] = float(group[lists[lists >= 0]].mean()) if (lists >= 0).any() else 0.0
+            if of_target[name].any():
+                hr[method] = float(hits(answers.ranks[:, of_target[name]], table.k).mean())
+        found[name] = Shown(float(group.mean()), float(of_target[name].mean()), places, hr)
+    return found
+
+
+def tenths(learned: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
+    """Tenths of N items, the first the most popular, by how often they were met i64[N]: bool[N] each."""
+    place = np.empty(len(learned), np.int64)
+    place[np.argsort(-learned, kind="stable")] = np.arange(len(learned))
+    tenth = place * 10 // max(len(learned), 1)
+    return {f"popularity {t + 1}": tenth == t for t in range(10) if (tenth == t).any()}
+
+
+def _categories(catalog: Catalog) -> dict[str, NDArray[np.bool_]]:
+    members: dict[str, list[int]] = {}
+    for row, names in enumerate(catalog.categories):
+        for name in set(names):
+            members.setdefault(name, []).append(row)
+    largest = sorted(members, key=lambda name: (-len(members[name]), name))[:CATEGORIES]
+    found = {}
+    for name in largest:
+        found[name] = np.zeros(len(catalog), bool)
+        found[name][members[name]] = True
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A group of users: how many were asked, how often, and each method's HR@k and NDCG@k."""
+
+    users: int
+    questions: int
+    quality: dict[str, dict[str, Interval]]
+
+
+def quality(table: Table, users: NDArray[np.str_], said: Attributes, names: list[str]) -> dict[str, Served]:
+    """By group of users, "gender F" or "age 20", by these attributes. users: the name of each code. Raises DatasetError
+    where an attribute is not known of anybody.
+    """
+    asked = users[table.asks.users]
+    measures = {m: table.metrics(m) for m in table.answers}
+    found = {}
+    for attribute in names:
+        if not any(attribute in one for one in said.values()):
+            known = sorted({name for one in said.values() for name in one})
+            raise DatasetError(f"nobody's {attribute!r} is known; known of users: {', '.join(known) or 'nothing'}")
+        group = np.array([group_of(attribute, said.get(u, {}).get(attribute)) for u in asked.tolist()], object)
+        for name in sorted({g for g in group.tolist() if g}):
+            keep = group == name
+            count = len(np.unique(table.asks.users[keep]))
+            if count >= FEWEST_USERS:
+                wanted = (f"hr@{table.k}", f"ndcg@{table.k}")
+                by_method = {m: {w: table.interval(v[w], keep) for w in wanted} for m, v in measures.items()}
+                found[name] = Served(count, int(keep.sum()), by_method)
+    return found
+
+
+def group_of(attribute: str, value: str | None) -> str | None:
+    """The group of a value: numbers are cut to their first digit, so that 24 and 29 are "age 20"."""
+    if value is None or not value.strip():
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return f"{attribute} {value.strip()}"
+    if number == 0 or not math.isfinite(number):
+        return f"{attribute} {value.strip()}"
+    size = 10.0 ** math.floor(math.log10(abs(number)))
+    return f"{attribute} {math.trunc(number / size) * size:g}"
+
+
+def attributes(data: str, cache: Path) -> Attributes:
+    """What is said of users: MovieLens-100K's own file, or `users.csv` of a folder, whose first column is `user`; empty
+    where there is none.
+    """
+    if data == "movielens-100k":
+        path = fetch_wheel("recbole==1.2.1", cache) / "recbole" / "dataset_example" / "ml-100k" / "ml-100k.user"
+        frame = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+        frame = frame.rename({c: c.split(":")[0] for c in frame.columns}).rename({"user_id": "user"})
+    else:
+        path = Path(data) / "users.csv"
+        if not path.is_file():
+            return {}
+        frame = pl.read_csv(path, infer_schema=False)
+    if "user" not in frame.columns:
+        raise DatasetError(f"{path}: lacks the column user; name it in the first line")
+    return {
+        str(row.pop("user")): {name: str(value) for name, value in row.items() if value is not None}
+        for row in frame.iter_rows(named=True)
+    }
