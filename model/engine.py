@@ -24,8 +24,9 @@ from model.fusion import Fused
 from model.history import Histories, seen_hash
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
-from model.online import Followers, OnlineScores
-from model.reasons import Ranked, Reasoner
+from model.online import OnlineScores
+from model.peruser import PerUser, Shown, first_of
+from model.reasons import RankedLists, Reasoner, Reasons
 
 MAX_FETCH = 2048
 """Neighbours asked of an index at most, to have m left after filtering: what GPU indexes can return at once.
@@ -129,25 +130,28 @@ class Engine:
         self._recent = h, (window, rows)
         return window, rows
 
-    def allowed(self, h: Histories) -> NDArray[np.bool_]:
-        """bool[B,N]: items that may be shown: not withdrawn and, unless `seen` allows it, neither in the history nor
-        among what fell off it.
+    def shown(self, h: Histories) -> Shown:
+        """Items that may be shown to whom: not withdrawn and, unless `seen` allows it, neither in the history nor among
+        what fell off it.
         """
-        allowed = np.repeat(self.catalog.in_stock[None], len(h), axis=0)
         if self.seen == "allow":
-            return allowed
-        beyond = np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))
-        row, place = np.nonzero(h.items)
-        users = np.concatenate([row, beyond])
-        hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
+            user, hashes = np.zeros(0, np.int64), np.zeros(0, np.uint32)
+        else:
+            row, place = np.nonzero(h.items)
+            user = np.concatenate([row, np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))])
+            hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
         first = np.searchsorted(self._seen32, hashes, side="left")
         count = np.searchsorted(self._seen32, hashes, side="right") - first
         ends = np.cumsum(count)
         at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
-        allowed[np.repeat(users, count), self._seen_row[at]] = False
-        return allowed
+        keys = np.unique(np.repeat(user, count) * len(self.catalog) + self._seen_row[at])
+        return Shown(self.catalog.in_stock, PerUser(len(h), len(self.catalog), keys, np.ones(len(keys), np.float32)))
 
-    def followers(self, h: Histories, online: OnlineScores) -> Followers:
+    def allowed(self, h: Histories) -> NDArray[np.bool_]:
+        """`shown` of all items, bool[B,N]."""
+        return self.shown(h).every()
+
+    def followers(self, h: Histories, online: OnlineScores) -> PerUser:
         """What follows the windows of these histories, by counts."""
         return online.followers(self.window_rows(h)[1])
 
@@ -158,28 +162,24 @@ class Engine:
         search: Search,
         online: OnlineScores,
         m: int,
-        followers: Followers | None = None,
+        followers: PerUser | None = None,
     ) -> NDArray[np.int32]:
         """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, and
         those met before where that speaks for them; each once.
 
-        Only items that are `allowed`. A user who may be shown at least m items gets at least m. followers: as
+        Only items that are `shown`. A user who may be shown at least m items gets at least m. followers: as
         `followers` has them, where they are there already.
         """
-        allowed = self.allowed(h)
         n = len(self.catalog)
         if not n or not len(h):
             return np.full((len(h), 0), -1, np.int32)
-        hidden = n - allowed.sum(1)
-        fetch = min(m + int(hidden.max()), n, max(m, MAX_FETCH))
-        near = search(fused.vectors.cpu().numpy(), fetch)[1]
-        near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
-        near = _first(near, m)
+        shown = self.shown(h)
+        near = _near(search, fused.vectors.cpu().numpy(), shown, m)
         followers = self.followers(h, online) if followers is None else followers
-        found = [near, online.strongest(followers, self.mix, allowed, min(m, n))]
+        found = [near, online.strongest(followers, self.mix, shown, min(m, n))]
         if self.mix.repeat and self.seen == "allow":
             met = self.catalog.index_of(h.items)
-            found.append(np.where((met >= 0) & np.take_along_axis(allowed, np.maximum(met, 0), 1), met, -1))
+            found.append(np.where(shown.at(met), met, -1))
         return _distinct(np.concatenate(found, axis=1).astype(np.int32))
 
     def rank(
@@ -190,20 +190,18 @@ class Engine:
         online: OnlineScores,
         n: int,
         reasons: bool = True,
-        followers: Followers | None = None,
-    ) -> list[Ranked]:
+        followers: PerUser | None = None,
+    ) -> RankedLists:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
 
         Scores are probabilities: the softmax over the user's candidates. Reasons cost one encoding of the
         newest five interactions' absence each (see `reasons.py`).
         """
-        if not len(h):
-            return []
         there = candidates >= 0
         at = np.maximum(candidates, 0)
         neural, tastes = self._compared(fused, at)
-        related = online.related_at(self.followers(h, online) if followers is None else followers, at)
-        own = online.returned_at(self.catalog.index_of(h.items), at, self.mix) if self.mix.repeat else None
+        related = (self.followers(h, online) if followers is None else followers).at(at)
+        own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
         scores = combined(neural, related, online.popularity[at], self.mix, own)
         scores = np.where(there, scores, -np.inf)
         share, listed = _softmax(scores), there
@@ -211,17 +209,13 @@ class Engine:
             listed = self.bounds.kept(at, scores, online, n)
             scores = np.where(listed, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
-        ranked = [
-            Ranked(candidates[b, best[b, : listed[b].sum()]], share[b, best[b, : listed[b].sum()]], [], [])
-            for b in range(len(h))
-        ]
-        if reasons:
-            said = [
-                [part[b, best[b, : len(r.items)]] for b, r in enumerate(ranked)]
-                for part in (_centred(tastes, there), _centred(neural - tastes, there))
-            ]
-            self._explain(h, fused, ranked, *said, online)
-        return ranked
+        listed = np.take_along_axis(listed, best, 1)
+        items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
+        ranked = RankedLists(items, np.where(listed, np.take_along_axis(share, best, 1), np.float32(0)), None)
+        if not reasons or not len(h):
+            return ranked
+        taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))
+        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online))
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
@@ -235,16 +229,16 @@ class Engine:
             found_BM2 = torch.bmm(items_BMD, torch.stack([fused.vectors, fused.long], 2)).cpu().numpy()
         return found_BM2[..., 0], found_BM2[..., 1]
 
-    def _explain(
+    def _explained(
         self,
         h: Histories,
         fused: Fused,
-        ranked: list[Ranked],
-        tastes: list[NDArray[np.float32]],
-        windows: list[NDArray[np.float32]],
+        lists: NDArray[np.int32],
+        tastes: NDArray[np.float32],
+        windows: NDArray[np.float32],
         online: OnlineScores,
-    ) -> None:
-        """Fills in the reasons of each list. `tastes`, `windows`: see `Reasoner.explain`."""
+    ) -> Reasons:
+        """Reasons of lists i32[B,n]. `tastes`, `windows`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -254,13 +248,29 @@ class Engine:
         with self._inference():
             if self.mix.by_window != EVEN:  # `vectors` and `long` are weighed already
                 fused = replace(fused, short=fused.short * self._window_weight(window, fused))
-            lists = [r.items for r in ranked]
-            found = self._reasoner.explain(
-                h, window, rows, fused, self.item_vectors, tastes, windows, lists, encode_window, online, self.mix
+            return self._reasoner.explain(
+                h, window, rows, fused, self.item_vectors, lists, tastes, windows, encode_window, online, self.mix
             )
-        for one, (reasons, explained) in zip(ranked, found, strict=True):
-            one.reasons.extend(reasons)
-            one.explained.extend(explained)
+
+
+def _near(search: Search, vectors: NDArray[np.float32], shown: Shown, m: int) -> NDArray[np.int64]:
+    """The items nearest to user vectors f32[B,D] that may be shown, i64[B,m], nearest first, -1 where there are fewer.
+
+    A few more than m are looked at, since most of what a user may not see is far from what is near; who then has fewer
+    than half of m is looked at again, further. So a user has between half of m and m, or all that there are, unless
+    more is hidden than an index finds at once (`MAX_FETCH`).
+    """
+    n = len(shown.in_stock)
+    near = np.full((len(vectors), m), -1, np.int64)
+    users, fetch = np.arange(len(vectors)), min(m + m // 4, n)
+    while True:
+        found = search(vectors[users], fetch)[1]
+        found = first_of(np.where(shown.at(found, users), found, -1), m)
+        near[users, : found.shape[1]] = found
+        users = users[(found >= 0).sum(1) < m // 2]
+        if not len(users) or fetch >= min(n, max(m, MAX_FETCH)):
+            return near
+        fetch = min(4 * fetch, n, max(m, MAX_FETCH))
 
 
 def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:
@@ -282,12 +292,6 @@ def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, N
         window.seen_offsets,
     )
     return closed, np.where(keep, np.take_along_axis(rows, order, 1), np.int32(-1))
-
-
-def _first(rows: NDArray[np.int64], m: int) -> NDArray[np.int64]:
-    """The first m of each row that are not -1, in order; -1 where there are fewer."""
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
-    return np.take_along_axis(rows, order, 1)
 
 
 def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,11 @@ from scipy import sparse
 
 from model.catalog import Catalog
 from model.mix import Mix
+from model.peruser import PerUser, Shown, first_of
 
 PAIR_STEPS = 20
-FEW = 4096
-"""Steps of a micro-batch up to which a sparse product costs more to call than to do."""
+FEW = 2048
+"""Steps a user up to which adding them up by sorting takes less than a sparse product."""
 DAY_MS = 86_400_000
 
 
@@ -142,10 +142,6 @@ class Sums:
         return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
 
 
-Followers = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
-"""For each window: items as catalogue rows i32[F], distinct, and how much each follows the window f32[F]."""
-
-
 @dataclass(frozen=True, eq=False)
 class OnlineScores:
     """Counts turned into scores over the rows of one catalogue snapshot.
@@ -195,82 +191,57 @@ class OnlineScores:
         shape = (len(history), self.steps.shape[0])
         return sparse.csr_array((weights[there], history[there], ends), shape=shape).toarray()
 
-    def followers(self, window: NDArray[np.int32]) -> Followers:
-        """`related` where it is not zero: for each window, items and how much each follows it."""
+    def followers(self, window: NDArray[np.int32]) -> PerUser:
+        """`related` where it is not zero: what follows the windows i32[B,K], and how much."""
         firsts, there = self.steps.indptr[window], window >= 0
         counts = np.where(there, self.steps.indptr[window + 1] - firsts, 0)
-        if counts.sum() > FEW:
+        users, items = len(window), self.steps.shape[1]
+        if counts.sum() > FEW * max(users, 1):
             related = self._related(window)
-            ends = pairwise(related.indptr.tolist())
-            return [(related.indices[start:end], related.data[start:end]) for start, end in ends]
-        weights = self._weights(window)
-        return [self._followers(*of) for of in zip(firsts, counts, weights, strict=True)]
+            related.sort_indices()
+            user = np.repeat(np.arange(users, dtype=np.int64), np.diff(related.indptr))
+            return PerUser(users, items, user * items + related.indices, related.data)
+        # what a sparse product finds, without the cost of calling it
+        counts, ends = counts.ravel(), np.cumsum(counts)
+        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts.ravel() - (ends - counts), counts)
+        user = np.repeat(np.repeat(np.arange(users), window.shape[1]), counts)
+        share = self.steps.data[at] * np.repeat(self._weights(window).ravel(), counts)
+        return PerUser.summed(users, items, user, self.steps.indices[at], share)
 
-    def _followers(
-        self, firsts: NDArray[np.integer], counts: NDArray[np.integer], weights: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Of one window, whose steps begin at `firsts`: what a sparse product finds, without the cost of calling it."""
-        ends = np.cumsum(counts)
-        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - (ends - counts), counts)
-        items, which = np.unique(self.steps.indices[at], return_inverse=True)
-        share = np.bincount(which, self.steps.data[at] * np.repeat(weights, counts), len(items))
-        return items, share.astype(np.float32)
+    def returning(self, history: NDArray[np.int32], mix: Mix) -> PerUser:
+        """`returned` where it is not zero."""
+        user, place = np.nonzero(history >= 0)
+        weights = _recent(history, mix.repeat_recency)[user, place]
+        return PerUser.summed(len(history), self.steps.shape[1], user, history[user, place], weights)
 
-    def related_at(self, followers: Followers, candidates: NDArray[np.int32]) -> NDArray[np.float32]:
-        """`related` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
-        out = np.empty(candidates.shape, np.float32)
-        line = np.zeros(self.steps.shape[1], np.float32)
-        for b, (at, share) in enumerate(followers):
-            line[at] = share
-            out[b] = line[candidates[b]]
-            line[at] = 0
-        return out
-
-    def returned_at(self, history: NDArray[np.int32], candidates: NDArray[np.int32], mix: Mix) -> NDArray[np.float32]:
-        """`returned` of some items only, catalogue rows i32[B,M]: f32[B,M]."""
-        weights = _recent(history, mix.repeat_recency)
-        out = np.empty(candidates.shape, np.float32)
-        line = np.zeros(self.steps.shape[1], np.float32)
-        for b, (rows, share) in enumerate(zip(history, weights, strict=True)):
-            there = rows >= 0
-            np.add.at(line, rows[there], share[there])
-            out[b] = line[candidates[b]]
-            line[rows[there]] = 0
-        return out
-
-    def strongest(self, followers: Followers, mix: Mix, allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
-        """The m allowed items (bool[B,N]) that the counts say most for, what the user met left aside, in no order:
-        i32[B,m], -1 where there are fewer.
+    def strongest(self, followers: PerUser, mix: Mix, shown: Shown, m: int) -> NDArray[np.int32]:
+        """The m items for each user that may be shown and that the counts say most for, what the user met left aside,
+        in no order: i32[B,m], -1 where there are fewer.
 
         What follows nothing in the window counts by its popularity alone, so only what follows something, and the
         most popular, are looked at.
         """
-        out = np.full((len(followers), m), -1, np.int32)
-        for b, (at, share) in enumerate(followers):
-            shown = allowed[b, at]
-            at, share = at[shown], share[shown]
-            score = mix.related * share + mix.popular * self.popularity[at]
-            if len(at) > m:
-                best = np.argpartition(-score, m - 1)[:m]
-                at, score = at[best], score[best]
-            often = self._often(at, allowed[b], m)
-            rows = np.concatenate([at, often])
-            if len(rows) > m:
-                score = np.concatenate([score, mix.popular * self.popularity[often]])
-                rows = rows[np.argpartition(-score, m - 1)[:m]]
-            out[b, : len(rows)] = rows
-        return out
+        score = mix.related * followers.values + mix.popular * self.popularity[followers.row]
+        score[~shown.of(followers)] = -np.inf
+        often = self._often(followers, shown, m)
+        often_score = np.where(often >= 0, mix.popular * self.popularity[often], -np.inf).astype(np.float32)
+        rows = np.concatenate([followers.padded(followers.row, -1), often], axis=1)
+        score = np.concatenate([followers.padded(score, -np.inf), often_score], axis=1)
+        if rows.shape[1] > m:
+            best = np.argpartition(-score, m - 1, axis=1)[:, :m]
+            rows, score = np.take_along_axis(rows, best, 1), np.take_along_axis(score, best, 1)
+        return np.where(score > -np.inf, rows, np.int32(-1))
 
-    def _often(self, but: NDArray[np.int32], allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
-        """The m most popular items that are allowed bool[N], without those in `but`; fewer where there are not more."""
-        open_to = allowed.copy()
-        open_to[but] = False
+    def _often(self, followers: PerUser, shown: Shown, m: int) -> NDArray[np.int32]:
+        """The m most popular items for each user that may be shown and follow nothing of the window, i32[B,m]; -1 where
+        there are fewer.
+        """
         looked = 2 * m
         while True:
-            often = self._by_popularity[:looked]
-            often = often[open_to[often]]
-            if len(often) >= m or looked >= len(allowed):
-                return often[:m]
+            often = np.broadcast_to(self._by_popularity[:looked], (followers.users, min(looked, len(self.popularity))))
+            free = shown.at(often) & ~followers.has(often)
+            if looked >= len(self.popularity) or (free.sum(1) >= m).all():
+                return first_of(np.where(free, often, np.int32(-1)), m)
             looked *= 4
 
     def most_popular(self, n: int) -> NDArray[np.int32]:
@@ -278,15 +249,15 @@ class OnlineScores:
         return self._by_popularity[:n]
 
     def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The part of `related` that each item of a window i32[K] gives to each candidate i32[n]: f32[K,n];
+        """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];
         summed over K, `related`.
         """
-        wanted = np.maximum(window, 0).astype(np.int64)[:, None] * self.steps.shape[1] + candidates
-        at = np.minimum(np.searchsorted(self._places, wanted), max(len(self._places) - 1, 0))
+        wanted = np.maximum(window, 0).astype(np.int64)[..., None] * self.steps.shape[1] + candidates[:, None]
         if not len(self._places):
             return np.zeros(wanted.shape, np.float32)
-        there = (self._places[at] == wanted) & (window >= 0)[:, None]
-        return np.where(there, self.steps.data[at], np.float32(0)) * self._weights(window[None])[0][:, None]
+        at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
+        there = (self._places[at] == wanted) & (window >= 0)[..., None]
+        return np.where(there, self.steps.data[at], np.float32(0)) * self._weights(window)[..., None]
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""

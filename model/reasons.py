@@ -19,7 +19,7 @@ them say the same each can be spared, and none is the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from model.online import OnlineScores
 NEWEST = 5
 MOST = 3
 LEAST_SHARE = 0.05
-TASTE, POPULAR, AGAIN = -1, -2, -3
+NONE, INTERACTION, TASTE, POPULAR = 0, 1, 2, 3
 FLOOR = 1e-3
 
 EncodeWindow = Callable[[Histories, NDArray[np.int32]], NDArray[np.float32]]
@@ -45,15 +45,44 @@ EncodeWindow = Callable[[Histories, NDArray[np.int32]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason and its share of the positive evidence. `item` (hash) and `action` belong to interactions,
+    """One reason and its share of the positive evidence. `item` (catalogue row) and `action` belong to interactions,
     `taste` to tastes.
     """
 
     type: Literal["interaction", "taste", "popular"]
     share: float
-    item: int = 0
+    item: int = -1
     action: int = 0
     taste: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reasons:
+    """Reasons for n items of B users, the strongest first, as columns [B,n,3]: kind i8 (`NONE` where there are fewer),
+    share f32, item i32 (catalogue row) and action u8 of interactions, taste i32 (a row of `names`, -1 = none that the
+    history and the item share); explained f32[B,n].
+    """
+
+    kind: NDArray[np.int8]
+    share: NDArray[np.float32]
+    item: NDArray[np.int32]
+    action: NDArray[np.uint8]
+    taste: NDArray[np.int32]
+    explained: NDArray[np.float32]
+    names: list[str]
+
+    def of(self, user: int, items: int) -> list[list[Reason]]:
+        """Those for the first so many items of a user's list."""
+        columns = (self.kind, self.share, self.item, self.action, self.taste)
+        rows = zip(*(column[user, :items].tolist() for column in columns), strict=True)
+        return [[self._one(*reason) for reason in zip(*row, strict=True) if reason[0] != NONE] for row in rows]
+
+    def _one(self, kind: int, share: float, item: int, action: int, taste: int) -> Reason:
+        if kind == INTERACTION:
+            return Reason("interaction", share, item, action)
+        if kind == TASTE:
+            return Reason("taste", share, taste=self.names[taste] if taste >= 0 else "")
+        return Reason("popular", share)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +97,30 @@ class Ranked:
     explained: list[float]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedLists:
+    """Lists of B users, best first: items i32[B,n], catalogue rows, -1 behind the last; scores f32[B,n]; reasons, where
+    they were asked for. As a sequence, one `Ranked` a user.
+    """
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    reasons: Reasons | None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, user: int) -> Ranked:
+        n = int((self.items[user] >= 0).sum())
+        items, scores = self.items[user, :n], self.scores[user, :n]
+        if self.reasons is None:
+            return Ranked(items, scores, [], [])
+        return Ranked(items, scores, self.reasons.of(user, n), self.reasons.explained[user, :n].tolist())
+
+    def __iter__(self) -> Iterator[Ranked]:
+        return (self[user] for user in range(len(self)))
+
+
 class Reasoner:
     """Explains ranked lists over one catalogue."""
 
@@ -80,27 +133,37 @@ class Reasoner:
         self._member: Any = sparse.csr_array((np.ones(len(at), np.float32), (at[:, 0], at[:, 1])), shape=shape)
         self._catalog = catalog
 
-    def taste(self, history: NDArray[np.float32], item: int) -> str:
-        """The category of `item` (catalogue row) with the greatest weight in `history` f32[C]; "" where it
-        has none in common.
+    def tastes(
+        self, strength: NDArray[np.float32], user: NDArray[np.integer], item: NDArray[np.integer]
+    ) -> NDArray[np.int32]:
+        """For R pairs of a user and an item (catalogue row) the category of the item that is strongest in the user's
+        history, strength f32[B,C]: i32[R]; -1 where they have none in common.
         """
-        mine = self._member.indices[self._member.indptr[item] : self._member.indptr[item + 1]]
-        if not len(mine):
-            return ""
-        best = mine[np.argmax(history[mine])]
-        return self._names[best] if history[best] > 0 else ""
+        pair, kinds = self._kinds(item)
+        weight = strength[user[pair], kinds]
+        best = np.lexsort((-weight, pair))
+        best = best[np.concatenate([[True], pair[best][1:] != pair[best][:-1]])] if len(best) else best
+        best = best[weight[best] > 0]
+        out = np.full(len(item), -1, np.int32)
+        out[pair[best]] = kinds[best]
+        return out
 
     def categories(self, h: Histories) -> NDArray[np.float32]:
         """How strong each category is in each history, f32[B,C], by action weight."""
         rows = self._catalog.index_of(h.items)
         user, place = np.nonzero(rows >= 0)
-        item, member = rows[user, place], self._member
-        n = member.indptr[item + 1] - member.indptr[item]
-        taken = np.repeat(member.indptr[item] - (np.cumsum(n) - n), n) + np.arange(n.sum())
-        kinds = len(self._names)
-        met = np.repeat(user * kinds, n) + member.indices[taken]
-        weights = np.repeat(np.maximum(h.weights[user, place], 0), n)
-        return np.bincount(met, weights, len(h) * kinds).reshape(len(h), kinds).astype(np.float32)
+        which, kinds = self._kinds(rows[user, place])
+        met = user[which] * len(self._names) + kinds
+        weights = np.maximum(h.weights[user, place], 0)[which]
+        size = len(h) * len(self._names)
+        return np.bincount(met, weights, size).reshape(len(h), len(self._names)).astype(np.float32)
+
+    def _kinds(self, items: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The categories of R items: (place of the item, category) each, places ascending."""
+        member = self._member
+        n = member.indptr[items + 1] - member.indptr[items]
+        taken = np.repeat(member.indptr[items] - (np.cumsum(n) - n), n) + np.arange(n.sum())
+        return np.repeat(np.arange(len(items)), n), member.indices[taken]
 
     def explain(
         self,
@@ -109,85 +172,80 @@ class Reasoner:
         rows: NDArray[np.int32],
         fused: Fused,
         items: NDArray[np.float32],
-        tastes: list[NDArray[np.float32]],
-        windows: list[NDArray[np.float32]],
-        lists: list[NDArray[np.int32]],
+        lists: NDArray[np.int32],
+        tastes: NDArray[np.float32],
+        windows: NDArray[np.float32],
         encode_window: EncodeWindow,
         online: OnlineScores,
         mix: Mix,
-    ) -> list[tuple[list[list[Reason]], list[float]]]:
-        """Reasons for every item of B users' lists (catalogue rows), and the share that they explain.
+    ) -> Reasons:
+        """Reasons for every item of B users' lists i32[B,n] (catalogue rows, -1 = none).
 
-        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows: for each list how
-        much more the profile's part of the user vector, and the window's, say for its items than for the average
-        candidate, f32[n].
+        rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows f32[B,n]: how much
+        more the profile's part of the user vector, and the window's, say for an item than for the average candidate.
         """
-        lost = left_out(window, rows, fused, items, lists, encode_window)
-        strength = self.categories(h)
-        met = self._catalog.index_of(h.items) if mix.repeat else None
-        out = []
-        for b, chosen in enumerate(lists):
-            parts = online.contribution(rows[b], chosen) * mix.related
-            popular = mix.popular * online.popularity[chosen]
-            own = np.zeros(len(chosen), np.float32)
-            if met is not None:
-                own = mix.repeat * online.returned_at(met[b : b + 1], chosen[None], mix)[0]
-            p = np.maximum(parts.sum(0) + popular + own, 1e-30)
-            evidence = mix.online * _drop(parts, p) + mix.neural * lost[b]
-            again = own if met is None else _placed(rows[b], chosen, mix.online * _drop(own, p), evidence)
-            lack = mix.online * _drop(popular, p)
-            together = mix.neural * np.maximum(windows[b] - np.maximum(lost[b], 0).sum(0), 0)
-            out.append(
-                self._name(h, window, b, chosen, evidence, again, mix.neural * tastes[b], lack, together, strength[b])
-            )
-        return out
+        chosen = np.maximum(lists, 0)
+        lost = left_out(window, rows, fused, items, chosen, encode_window)
+        parts = online.contribution(rows, chosen) * mix.related
+        popular = mix.popular * online.popularity[chosen]
+        own = np.zeros(chosen.shape, np.float32)
+        if mix.repeat:
+            own = mix.repeat * online.returning(self._catalog.index_of(h.items), mix).at(chosen)
+        p = np.maximum(parts.sum(1) + popular + own, 1e-30)
+        evidence = mix.online * _drop(parts, p[:, None]) + mix.neural * lost
+        again = _placed(rows, chosen, mix.online * _drop(own, p), evidence) if mix.repeat else own
+        taste, lack = mix.neural * np.maximum(tastes, 0), np.maximum(mix.online * _drop(popular, p), 0)
+        together = mix.neural * np.maximum(windows - np.maximum(lost, 0).sum(1), 0)
+        others = np.stack([taste, lack, again], axis=1)
+        return self._named(h, window, rows, lists, np.maximum(evidence, 0), others, together)
 
-    def _name(
+    def _named(
         self,
         h: Histories,
         window: Histories,
-        b: int,
-        chosen: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        lists: NDArray[np.int32],
         evidence: NDArray[np.floating],
-        again: NDArray[np.floating],
-        taste: NDArray[np.floating],
-        popular: NDArray[np.floating],
+        others: NDArray[np.floating],
         together: NDArray[np.floating],
-        strength: NDArray[np.float32],
-    ) -> tuple[list[list[Reason]], list[float]]:
-        """The strongest reasons for each chosen item, and the share that they explain, from nats: evidence [K,n],
-        again [n], taste [n], popular [n]; together [n]: what no reason can be given for.
+    ) -> Reasons:
+        """The strongest reasons for each item of the lists, and the share that they explain, from nats: evidence
+        [B,K,n] of the window's interactions, others [B,3,n]: taste, popularity, what came back from before it; together
+        [B,n]: what no reason can be given for.
         """
-        evidence, taste, popular = (np.maximum(x, 0) for x in (evidence, taste, popular))
-        total = np.maximum(evidence.sum(0) + again + taste + popular, 1e-9)
-        items, whose = np.unique(window.items[b], return_inverse=True)
-        summed = np.zeros((len(items), len(chosen)))
-        np.add.at(summed, whose, evidence / total)
-        # an item met several times is one reason; its strongest interaction gives the action
-        strongest = np.argsort(-summed, axis=0, kind="stable")[:MOST]
-        tastes, populars, agains = (taste / total).tolist(), (popular / total).tolist(), (again / total).tolist()
-        attributed = (total / (total + together)).tolist()
-        named: list[list[Reason]] = []
-        explained: list[float] = []
-        for i, row in enumerate(chosen.tolist()):
-            found = [(float(summed[u, i]), u) for u in strongest[:, i].tolist()]
-            found += [(tastes[i], TASTE), (populars[i], POPULAR), (agains[i], AGAIN)]
-            reasons: list[Reason] = []
-            for share, what in _strongest(found):
-                if what == TASTE:
-                    reasons.append(Reason("taste", share, taste=self.taste(strength, row)))
-                elif what == POPULAR:
-                    reasons.append(Reason("popular", share))
-                elif what == AGAIN:
-                    item = self._catalog.hashes[row]
-                    newest = np.flatnonzero(h.items[b] == item)[-1]
-                    reasons.append(Reason("interaction", share, int(item), int(h.actions[b, newest])))
-                else:
-                    place = int(np.argmax(np.where(whose == what, evidence[:, i], -1)))
-                    reasons.append(Reason("interaction", share, int(items[what]), int(window.actions[b, place])))
-            named.append(reasons)
-            explained.append(sum(r.share for r in reasons) * attributed[i])
-        return named, explained
+        wide = rows.shape[1]
+        same = (rows[:, :, None] == rows[:, None, :]) & (rows >= 0)[:, None, :]
+        # an item met several times is one reason, at its newest place
+        newest = ~np.triu(same, 1).any(2) & (rows >= 0)
+        summed = np.where(newest[..., None], same.astype(np.float32) @ evidence, 0)
+        total = np.maximum(evidence.sum(1) + others.sum(1), 1e-9)
+        shares = np.concatenate([summed, others], axis=1) / total[:, None]
+        best = np.argsort(-shares, axis=1, kind="stable")[:, :MOST]
+        share = np.take_along_axis(shares, best, 1).transpose(0, 2, 1)
+        best = best.transpose(0, 2, 1)
+        named = share >= LEAST_SHARE
+        named[..., 0] = share[..., 0] > 0
+        named &= (lists >= 0)[..., None]
+        kinds = np.array([*[INTERACTION] * wide, TASTE, POPULAR, INTERACTION], np.int8)
+        out = Reasons(
+            kind=np.where(named, kinds[best], NONE).astype(np.int8),
+            share=np.where(named, share, 0).astype(np.float32),
+            item=np.full(best.shape, -1, np.int32),
+            action=np.zeros(best.shape, np.uint8),
+            taste=np.full(best.shape, -1, np.int32),
+            explained=((share * named).sum(2) * total / (total + together)).astype(np.float32),
+            names=self._names,
+        )
+        user, place, _ = at = np.nonzero(named & (best < wide))
+        out.item[at] = rows[user, best[at]]
+        out.action[at] = _strongest_action(window, user, same[user, best[at]], evidence[user, :, place])
+        user, place, _ = at = np.nonzero(named & (best == wide + 2))
+        out.item[at] = lists[user, place]
+        out.action[at] = _newest_action(h, user, self._catalog.hashes[lists[user, place]])
+        user, place, _ = at = np.nonzero(out.kind == TASTE)
+        if len(user):
+            out.taste[at] = self.tastes(self.categories(h), user, lists[user, place])
+        return out
 
 
 def left_out(
@@ -195,23 +253,23 @@ def left_out(
     rows: NDArray[np.int32],
     fused: Fused,
     items: NDArray[np.float32],
-    lists: list[NDArray[np.int32]],
+    chosen: NDArray[np.int32],
     encode_window: EncodeWindow,
-) -> list[NDArray[np.float32]]:
-    """What each item's inner product loses without each of the newest five interactions: per user f32[K,n], 0
-    for older ones.
+) -> NDArray[np.float32]:
+    """What the inner product of each chosen item, catalogue rows i32[B,n], loses without each of the newest five
+    interactions: f32[B,K,n], 0 for older ones.
 
     With w the window's weight and h its vector, the loss without interaction j is w (h - h_without_j) . item.
     """
     wide = rows.shape[1]
-    user, place = np.nonzero(rows[:, max(wide - NEWEST, 0) :] >= 0)
-    place = place + max(wide - NEWEST, 0)
-    out = [np.zeros((wide, len(chosen)), np.float32) for chosen in lists]
+    first = max(wide - NEWEST, 0)
+    out = np.zeros((len(rows), wide, chosen.shape[1]), np.float32)
+    user, place = np.nonzero(rows[:, first:] >= 0)
     if not len(user):
         return out
     # row r of `keep` names the columns of its window without `place`, moved right by one; column 0 is emptied
     columns = np.arange(wide)[None]
-    keep = np.maximum(np.where(columns <= place[:, None], columns - 1, columns), 0)
+    keep = np.maximum(np.where(columns <= place[:, None] + first, columns - 1, columns), 0)
 
     def without(column: NDArray) -> NDArray:
         return np.take_along_axis(column[user], keep, 1)
@@ -228,27 +286,44 @@ def left_out(
     fewer = without(rows)
     fewer[:, 0] = -1
     short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
-    loss = (whole - long)[user] - short[user, None] * encode_window(shorter, fewer)
-    ends = np.searchsorted(user, np.arange(len(lists) + 1))
-    for b, chosen in enumerate(lists):
-        mine = slice(ends[b], ends[b + 1])
-        out[b][place[mine]] = loss[mine] @ items[chosen].T
+    loss = np.zeros((len(rows), wide - first, whole.shape[1]), np.float32)
+    loss[user, place] = (whole - long)[user] - short[user, None] * encode_window(shorter, fewer)
+    out[:, first:] = loss @ items[chosen].transpose(0, 2, 1)
     return out
 
 
 def _placed(
     rows: NDArray[np.int32], chosen: NDArray[np.int32], own: NDArray[np.floating], evidence: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """Adds what an item's own interactions give it, own [n], to the newest of these in the window, and returns what is
-    left: of items that the window does not have.
+    """Adds what items' own interactions give them, own [B,n], to the newest of these in the window, evidence [B,K,n],
+    and returns what is left: of items that the window does not have.
     """
-    same = rows[:, None] == chosen[None]
-    there = np.flatnonzero(same.any(0))
+    same = rows[:, :, None] == chosen[:, None]
+    user, item = np.nonzero(same.any(1))
     left = own.copy()
-    if len(there):
-        evidence[len(rows) - 1 - same[::-1, there].argmax(0), there] += own[there]
-        left[there] = 0
+    if not len(user):
+        return left
+    newest = rows.shape[1] - 1 - same[user, ::-1, item].argmax(1)
+    evidence[user, newest, item] += own[user, item]
+    left[user, item] = 0
     return left
+
+
+def _strongest_action(
+    window: Histories, user: NDArray[np.integer], places: NDArray[np.bool_], evidence: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """The action of that one of some places of a window, bool[R,K], whose evidence [R,K] is the strongest."""
+    if not len(user):
+        return np.zeros(0, np.uint8)
+    return window.actions[user, np.where(places, evidence, -1).argmax(1)]
+
+
+def _newest_action(h: Histories, user: NDArray[np.integer], items: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """What each of R users, rows of h, last did with an item (hashes u64[R]) of their history."""
+    if not len(user):
+        return np.zeros(0, np.uint8)
+    newest = h.items.shape[1] - 1 - (h.items[user] == items[:, None])[:, ::-1].argmax(1)
+    return h.actions[user, newest]
 
 
 def _drop(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -256,11 +331,3 @@ def _drop(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np
     counts as 99.9%.
     """
     return -np.log(np.maximum(1 - part / whole, FLOOR))
-
-
-def _strongest(reasons: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """The three strongest of (share, what), those below a share of 0.05 left out; the strongest always stays where it
-    says anything.
-    """
-    ranked = sorted((r for r in reasons if r[0] > 0), key=lambda r: -r[0])
-    return [r for i, r in enumerate(ranked[:MOST]) if i == 0 or r[0] >= LEAST_SHARE]

@@ -142,7 +142,7 @@ def _asked(engine: Engine, paper: Paper, online: OnlineScores) -> Iterator[tuple
         said = {"newest": np.repeat(places.shape[1] - places[:, ::-1].argmax(1)[:, None], len(ranked.items), 1)}
         if weights is not None:
             said["attention"] = np.repeat((places * weights[b]).sum(1)[:, None], len(ranked.items), 1)
-        one = _compared(costs, _shares(ranked, items), said)
+        one = _compared(costs, _shares(ranked, engine.catalog.hashes, items), said)
         if one is not None:
             yield int(paper.asked.users[b]), _One(*one, float(np.mean(ranked.explained)))
 
@@ -178,13 +178,13 @@ def agreement(said: NDArray[np.floating], costs: NDArray[np.floating]) -> dict[s
     }
 
 
-def _shares(ranked: Ranked, items: NDArray[np.uint64]) -> NDArray[np.float64]:
+def _shares(ranked: Ranked, hashes: NDArray[np.uint64], items: NDArray[np.uint64]) -> NDArray[np.float64]:
     """f64[J,n]: the share by which each of these items is named as a reason for each of the list."""
     out = np.zeros((len(items), len(ranked.items)))
     for i, reasons in enumerate(ranked.reasons):
         for reason in reasons:
             if reason.type == "interaction":
-                out[items == np.uint64(reason.item), i] = reason.share
+                out[items == hashes[reason.item], i] = reason.share
     return out
 
 
@@ -200,8 +200,8 @@ def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: Online
     """The score of n catalogue rows for each of B histories, f64[B,n], everything made from these histories."""
     vectors = engine.encode(h, engine.profiles(h)).vectors.cpu().numpy()
     at = np.broadcast_to(chosen, (len(h), len(chosen)))
-    related = online.related_at(engine.followers(h, online), at)
-    own = online.returned_at(engine.catalog.index_of(h.items), at, engine.mix) if engine.mix.repeat else None
+    related = engine.followers(h, online).at(at)
+    own = online.returning(engine.catalog.index_of(h.items), engine.mix).at(at) if engine.mix.repeat else None
     neural = vectors @ engine.item_vectors[chosen].T
     return combined(neural, related, online.popularity[at], engine.mix, own).astype(np.float64)
 
@@ -216,9 +216,9 @@ def without(h: Histories, items: NDArray[np.uint64]) -> Histories:
         wide = np.broadcast_to(column, order.shape)
         return np.where(kept, np.take_along_axis(wide, order, 1), np.zeros((), column.dtype))
 
-    columns = (moved(c) for c in (h.items, h.actions, h.times, h.weights))
     lengths, nothing = kept.sum(1).astype(np.int32), np.zeros(0, np.uint32)
-    return Histories(*columns, lengths, nothing, np.zeros(len(items) + 1, np.int64))
+    ends = np.zeros(len(items) + 1, np.int64)
+    return Histories(moved(h.items), moved(h.actions), moved(h.times), moved(h.weights), lengths, nothing, ends)
 
 
 def _exact(engine: Engine) -> Search:

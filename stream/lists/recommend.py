@@ -46,7 +46,9 @@ class RecommendConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     n: int = Field(default=10, ge=1, le=1000, description="items in a list")
-    candidates: int = Field(default=200, ge=1, le=2048, description="items that are ranked for a list")
+    candidates: int = Field(
+        default=100, ge=1, le=2048, description="items that are sought by vector, and as many by counts; at least n"
+    )
     max_batch: int = Field(default=64, ge=1, le=4096, description="users in a micro-batch")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     shadow: bool = Field(
@@ -215,7 +217,8 @@ class Recommender:
         fused = engine.encode(h, [p.vectors if p else nothing for p in profiles])
         online = served.online
         followers = engine.followers(h, online)
-        candidates = engine.candidates(h, fused, served.search, online, self._config.candidates, followers)
+        sought = max(self._config.candidates, self._config.n)
+        candidates = engine.candidates(h, fused, served.search, online, sought, followers)
         ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
@@ -357,6 +360,5 @@ def _reasons(served: Served, why: Sequence[EngineReason]) -> list[messages.Reaso
         elif reason.type == "popular":
             out.append(messages.PopularReason(share))
         else:
-            index = int(served.catalog.index_of(np.array([reason.item], np.uint64))[0])
-            out.append(messages.InteractionReason(served.catalog.ids[index], ACTION_NAME[reason.action], share))
+            out.append(messages.InteractionReason(served.catalog.ids[reason.item], ACTION_NAME[reason.action], share))
     return out

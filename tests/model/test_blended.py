@@ -54,7 +54,7 @@ def test_a_blended_product_is_the_sum_of_what_each_says():
 def test_what_a_list_loses_without_an_interaction_includes_its_text():
     blended = Engine(CATALOG, TEXT, trained(WEIGHT))
     h = met([1, 2, 3])
-    lists = [np.arange(4, N, dtype=np.int32)]
+    lists = np.arange(4, N, dtype=np.int32)[None]
     window, rows = blended.window_rows(h)
     fused = blended.encode(h, blended.profiles(h))
     items = torch.from_numpy(blended.item_vectors)
@@ -77,4 +77,4 @@ def test_lists_and_reasons_are_made_as_with_any_model():
     everything = np.tile(np.arange(N, dtype=np.int32), (len(h), 1))
     ranked = engine.rank(h, fused, everything, online, 5)
     assert [len(r.items) for r in ranked] == [5] * len(h)
-    assert all(r.reasons and all(reasons for reasons in r.reasons) for r in ranked[:2])
+    assert all(r.reasons and all(reasons for reasons in r.reasons) for r in list(ranked)[:2])

@@ -8,6 +8,7 @@ from model.catalog import Catalog, Item
 from model.history import HistoryLog, item_hash
 from model.mix import Mix
 from model.online import DAY_MS, PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
+from model.peruser import PerUser, Shown
 
 NAMES = "abcd"
 CATALOG = Catalog.build({i: Item(i, i) for i in NAMES})
@@ -119,7 +120,7 @@ def test_contributions_add_up_to_what_is_related():
     rows = [(int(rng.choice(hashes)), int(rng.choice(hashes)), 5, 1) for _ in range(30)]
     scores = OnlineScores.build(CATALOG, counts(rows, [(int(h), 5, 4) for h in hashes]), 5, PARAMS)
     window, asked = np.array([-1, 2, 0, 2], np.int32), np.array([3, 1], np.int32)
-    parts = scores.contribution(window, asked)
+    parts = scores.contribution(window[None], asked[None])[0]
     assert parts.shape == (4, 2)
     np.testing.assert_allclose(parts.sum(0), scores.related(window[None])[0, asked], rtol=1e-6)
 
@@ -133,7 +134,7 @@ def test_items_outside_the_catalogue_are_left_out():
 def test_before_any_event_nothing_is_related_and_all_are_equally_popular():
     scores = OnlineScores.empty(CATALOG)
     assert scores.related(np.array([[0, 1], [-1, -1]], np.int32)).tolist() == [[0] * 4] * 2
-    assert scores.contribution(np.array([-1, 1], np.int32), np.array([0], np.int32)).tolist() == [[0], [0]]
+    assert scores.contribution(np.array([[-1, 1]], np.int32), np.array([[0]], np.int32)).tolist() == [[[0], [0]]]
     np.testing.assert_allclose(scores.popularity, 1 / 4)
 
 
@@ -159,14 +160,16 @@ def test_the_strongest_are_those_of_the_whole_catalogue(
     dense = (1 - popular) * scores.related(windows) + popular * scores.popularity
     dense[~allowed] = -1
     followers = scores.followers(windows)
-    found = scores.strongest(followers, Mix(popular=popular), allowed, 10)
+    user, row = np.nonzero(~allowed)
+    hidden = PerUser.summed(8, 60, user, row, np.ones(len(user)))
+    found = scores.strongest(followers, Mix(popular=popular), Shown(np.ones(60, bool), hidden), 10)
     for got, all_scores in zip(found, dense, strict=True):
         got = got[got >= 0]
         assert len(set(got.tolist())) == len(got)
         want = np.sort(all_scores[all_scores >= 0])[::-1][:10]
         np.testing.assert_allclose(np.sort(all_scores[got])[::-1], want, rtol=1e-5)
     np.testing.assert_allclose(
-        scores.related_at(followers, np.tile(np.arange(60, dtype=np.int32), (8, 1))),
+        followers.at(np.tile(np.arange(60, dtype=np.int32), (8, 1))),
         scores.related(windows),
         rtol=1e-6,
     )

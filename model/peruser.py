@@ -1,0 +1,115 @@
+"""Numbers for some items of each user, in columns.
+
+Not a matrix library: what lists need of sparse rows (sums, lookups, a padded view), without a Python step per user and
+without a place for every item of a large catalogue. Names: B users, N items of the catalogue, F numbers in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value = TypeVar("Value", bound=np.generic)
+Row = TypeVar("Row", bound=np.integer)
+
+
+@dataclass(frozen=True, eq=False)
+class PerUser:
+    """keys i64[F], ascending and distinct: user x N + catalogue row; values f32[F]: the number of each. Every other
+    item of a user has 0.
+    """
+
+    users: int
+    items: int
+    keys: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    @staticmethod
+    def summed(
+        users: int,
+        items: int,
+        user: NDArray[np.integer],
+        row: NDArray[np.integer],
+        values: NDArray[np.floating],
+    ) -> PerUser:
+        """From numbers in any order, (user, catalogue row, value) each; those of one item of a user add up."""
+        keys, which = np.unique(user.astype(np.int64) * items + row, return_inverse=True)
+        return PerUser(users, items, keys, np.bincount(which, values, len(keys)).astype(np.float32))
+
+    @cached_property
+    def user(self) -> NDArray[np.int64]:
+        """i64[F]: whose each number is."""
+        return self.keys // max(self.items, 1)
+
+    @cached_property
+    def row(self) -> NDArray[np.int32]:
+        """i32[F]: the catalogue row that each number is for."""
+        return (self.keys - self.user * self.items).astype(np.int32)
+
+    def at(self, rows: NDArray[np.integer], of: NDArray[np.integer] | None = None) -> NDArray[np.float32]:
+        """The numbers for catalogue rows i[B,M] (-1 = none, which has 0), f32[B,M]. of: whose the rows are; row
+        b is user b's where it is not given.
+        """
+        place, found = self._sought(rows, of)
+        return (
+            np.where(found, self.values[place], np.float32(0)) if len(self.keys) else np.zeros(found.shape, np.float32)
+        )
+
+    def has(self, rows: NDArray[np.integer], of: NDArray[np.integer] | None = None) -> NDArray[np.bool_]:
+        """Whether there are numbers for catalogue rows i[B,M]: bool[B,M]."""
+        return self._sought(rows, of)[1]
+
+    def padded(self, values: NDArray[Value], nothing: float) -> NDArray[Value]:
+        """Values [F] that go with the numbers, a row for each user, [B,widest]; `nothing` where a row has fewer."""
+        firsts = np.searchsorted(self.user, np.arange(self.users + 1))
+        place = np.arange(len(self.keys)) - firsts[self.user]
+        out = np.full((self.users, int(np.diff(firsts).max(initial=0))), nothing, values.dtype)
+        out[self.user, place] = values
+        return out
+
+    def _sought(
+        self, rows: NDArray[np.integer], of: NDArray[np.integer] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        of = np.arange(len(rows)) if of is None else of
+        sought = of[:, None] * self.items + rows
+        if not len(self.keys):
+            return np.zeros(sought.shape, np.int64), np.zeros(sought.shape, bool)
+        place = np.minimum(np.searchsorted(self.keys, sought), len(self.keys) - 1)
+        return place, (self.keys[place] == sought) & (rows >= 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Which items may be shown to whom. in_stock bool[N]; hidden: what a user may not see although it is in stock, or
+    None where there is nothing of the kind.
+    """
+
+    in_stock: NDArray[np.bool_]
+    hidden: PerUser
+
+    def at(self, rows: NDArray[np.integer], of: NDArray[np.integer] | None = None) -> NDArray[np.bool_]:
+        """Of catalogue rows i[B,M], -1 = none: bool[B,M]. `of` as in `PerUser.at`."""
+        return (rows >= 0) & self.in_stock[rows] & ~self.hidden.has(rows, of)
+
+    def of(self, numbers: PerUser) -> NDArray[np.bool_]:
+        """Of each item that has a number for a user, bool[F]."""
+        if not len(self.hidden.keys):
+            return self.in_stock[numbers.row]
+        place = np.minimum(np.searchsorted(self.hidden.keys, numbers.keys), len(self.hidden.keys) - 1)
+        return self.in_stock[numbers.row] & (self.hidden.keys[place] != numbers.keys)
+
+    def every(self) -> NDArray[np.bool_]:
+        """Of all items, bool[B,N]: for a small catalogue, or few users."""
+        out = np.repeat(self.in_stock[None], self.hidden.users, axis=0)
+        out[self.hidden.user, self.hidden.row] = False
+        return out
+
+
+def first_of(rows: NDArray[Row], m: int) -> NDArray[Row]:
+    """The first m of each row [B,M] that are not -1, in order; -1 where there are fewer."""
+    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
+    return np.take_along_axis(rows, order, 1)
