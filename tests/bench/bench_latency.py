@@ -180,7 +180,11 @@ async def saturation(load_: Load, args: argparse.Namespace) -> float:
     rate = args.start
     while True:
         held = await load_.hold(rate, args.step_seconds)
-        print(f"{rate:.0f}/s: p50 {held.quantile_ms(50)} ms, flat {held.flat}", file=sys.stderr, flush=True)
+        print(
+            f"{rate:.0f}/s: p50 {held.quantile_ms(50)} ms, p99 {held.quantile_ms(99)} ms, flat {held.flat}",
+            file=sys.stderr,
+            flush=True,
+        )
         if not is_held(held):
             break
         rate *= STEP
