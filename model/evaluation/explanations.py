@@ -14,8 +14,7 @@ Rankers of a window's items, by what they are said to matter to an item of the l
 
 Of each: `first`, how often its first is the one that costs most (precision@1); `order`, of all pairs that it tells
 apart and that differ, the share that it puts right less the share that it puts wrong (Goodman and Kruskal's gamma:
-0 by chance); `lost`, what its first costs the items of the list, as a share of what the most costly does. `chance`
-picks one evenly.
+0 by chance); `lost`, the nats that its first costs. `chance` picks one evenly; `best` knows the answer.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Found:
         found = {}
         for name, measures in self.rankers.items():
             found[name] = {m: bootstrap(self.users, v, seed=0) for m, v in measures.items()}
-            if name != "chance":
+            if name not in ("chance", "best"):
                 above = measures["first"] - self.rankers["chance"]["first"]
                 found[name]["above chance"] = bootstrap(self.users, above, seed=0)
         return found
@@ -159,9 +158,8 @@ def _compared(
     found = {}
     for ranker, values in {"reasons": shares, **said}.items():
         found[ranker] = agreement(values[:, named], costs[:, named])
-    most = max(float(costs[:, named].max(0).sum()), 1e-9)
-    chance = {"first": 1 / len(costs), "order": 0.0, "lost": float(costs[:, named].mean(0).sum() / most)}
-    return {**found, "chance": chance}, float(named.mean())
+    chance = {"first": 1 / len(costs), "order": 0.0, "lost": float(costs[:, named].mean())}
+    return {**found, "chance": chance, "best": agreement(costs[:, named], costs[:, named])}, float(named.mean())
 
 
 def agreement(said: NDArray[np.floating], costs: NDArray[np.floating]) -> dict[str, float]:
@@ -174,7 +172,7 @@ def agreement(said: NDArray[np.floating], costs: NDArray[np.floating]) -> dict[s
     return {
         "first": float((costs[first, item] == costs.max(0)).mean()),
         "order": float(np.divide(right, apart, out=np.zeros_like(right), where=apart > 0).mean()),
-        "lost": float(costs[first, item].sum() / max(float(costs.max(0).sum()), 1e-9)),
+        "lost": float(costs[first, item].mean()),
     }
 
 

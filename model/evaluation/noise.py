@@ -7,14 +7,18 @@ within what is learned, its questions are as noisy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.dataset import Events
+from model.evaluation.exams import Method, World
+from model.evaluation.protocols import evaluate
+from model.evaluation.running import Progress
+from model.evaluation.tables import Table
 from model.history import ACTION_CODE
 
 CLICK = ACTION_CODE["click"]
@@ -117,6 +121,29 @@ def noisy(events: Events, end: int, kind: str, share: float, seed: int = 0) -> t
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     return both.take(order), place[: len(events)]
+
+
+def tables(
+    world: World,
+    methods: Callable[[World], Sequence[Method]],
+    kind: str,
+    shares: Sequence[float],
+    splits: tuple[float, float, float],
+    k: int | None = None,
+    tune: bool = True,
+    progress: Callable[[str], Progress] | None = None,
+) -> dict[float, Table]:
+    """`temporal` without noise, at share 0, and with each share of it: the same questions, answered by methods that
+    have learned the noise. methods: makes them anew for each world.
+    """
+    found = {}
+    for share in (0.0, *(s for s in shares if s)):
+        events, place = noisy(world.events, round(splits[1] * len(world.events)), kind, share, world.seed)
+        begin, test = (int(place[round(s * len(place))]) / len(events) for s in splits[:2])
+        put = replace(world, events=events)
+        rows = evaluate(put, "temporal", methods(put), (begin, test, 1.0), k, tune, progress, ["temporal"])
+        found[share] = rows["temporal"][0]
+    return found
 
 
 def _strangers(
