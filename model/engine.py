@@ -206,13 +206,13 @@ class Engine:
         own = online.returned_at(self.catalog.index_of(h.items), at, self.mix) if self.mix.repeat else None
         scores = combined(neural, related, online.popularity[at], self.mix, own)
         scores = np.where(there, scores, -np.inf)
-        share, listed = _softmax(scores), there
         if self.bounds.any:
-            listed = self.bounds.kept(at, scores, online, n)
-            scores = np.where(listed, scores, -np.inf)
+            there = self.bounds.kept(at, scores, online, n)
+            scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
+        share = _softmax(scores)
         ranked = [
-            Ranked(candidates[b, best[b, : listed[b].sum()]], share[b, best[b, : listed[b].sum()]], [], [])
+            Ranked(candidates[b, best[b, : there[b].sum()]], share[b, best[b, : there[b].sum()]], [], [])
             for b in range(len(h))
         ]
         if reasons:
