@@ -216,11 +216,11 @@ class Engine:
             for b in range(len(h))
         ]
         if reasons:
-            said = [
+            taste, window = (
                 [part[b, best[b, : len(r.items)]] for b, r in enumerate(ranked)]
                 for part in (_centred(tastes, there), _centred(neural - tastes, there))
-            ]
-            self._explain(h, fused, ranked, *said, online)
+            )
+            self._explain(h, fused, ranked, taste, window, online)
         return ranked
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

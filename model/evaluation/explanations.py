@@ -61,8 +61,8 @@ class Found:
     explained: NDArray[np.float64]
 
     def rows(self) -> dict[str, dict[str, Interval]]:
-        """By ranker each measure, with an interval that resamples users; of all but chance, also how much it is above
-        it.
+        """By ranker each measure, with an interval that resamples users; of those that guess, also how much more often
+        the first is right than by chance.
         """
         found = {}
         for name, measures in self.rankers.items():
@@ -214,9 +214,15 @@ def without(h: Histories, items: NDArray[np.uint64]) -> Histories:
         wide = np.broadcast_to(column, order.shape)
         return np.where(kept, np.take_along_axis(wide, order, 1), np.zeros((), column.dtype))
 
-    columns = (moved(c) for c in (h.items, h.actions, h.times, h.weights))
-    lengths, nothing = kept.sum(1).astype(np.int32), np.zeros(0, np.uint32)
-    return Histories(*columns, lengths, nothing, np.zeros(len(items) + 1, np.int64))
+    return Histories(
+        moved(h.items),
+        moved(h.actions),
+        moved(h.times),
+        moved(h.weights),
+        kept.sum(1).astype(np.int32),
+        np.zeros(0, np.uint32),
+        np.zeros(len(items) + 1, np.int64),
+    )
 
 
 def _exact(engine: Engine) -> Search:
