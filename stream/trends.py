@@ -38,6 +38,9 @@ class TrendsConfig(BaseModel):
     enabled: bool = Field(
         default=True, description="count what follows what, and what is popular; without, lists are the model's alone"
     )
+    bucket_ms: int = Field(default=7 * 86_400_000, ge=1000)
+    buckets: int = Field(default=52, ge=1, description="buckets kept, counted back from the newest event")
+    refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")
     variation: float = Field(
         default=0.0,
         ge=0,
@@ -45,9 +48,6 @@ class TrendsConfig(BaseModel):
         description="what comes like clockwork counts nothing: the least standard deviation of a user's newest 20 gaps "
         "between interactions, as a share of their mean; people have about 1, 0.3 leaves bots out, 0 counts all",
     )
-    bucket_ms: int = Field(default=7 * 86_400_000, ge=1000)
-    buckets: int = Field(default=52, ge=1, description="buckets kept, counted back from the newest event")
-    refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")
 
 
 class Counted(NamedTuple):
