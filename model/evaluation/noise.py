@@ -1,8 +1,9 @@
 """What data sets bring that nobody meant: repeated clicks, bots, mis-clicks, bulk imports; put into what is learned.
 
-Not a protocol and not a way to get rid of it. Events are only added, and all of them before the test begins: the
-questions stay what they were, item by item, since nobody is given one that they meet themselves. Where validation lies
-within what is learned, its questions are as noisy.
+Not a protocol and not a way to get rid of it. Events are only added, and before the test begins: the questions stay
+what they were, item by item, since nobody is given one that they meet themselves. Repeats are put into the test's
+events as well, where they are part of histories and, being of what was met, no questions. Where validation lies within
+what is learned, its questions are as noisy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from model.history import ACTION_CODE
 
 CLICK = ACTION_CODE["click"]
 SECOND = 1000
+REPEATED = "repeated"
 BOT_EVENTS = 500
 BULK = 100
 """Items of one import."""
@@ -87,7 +89,7 @@ def _bulk(k: Known, n: int, rng: np.random.Generator) -> Drawn:
 
 
 NOISES: Mapping[str, Callable[[Known, int, np.random.Generator], Drawn]] = MappingProxyType(
-    {"repeated": _repeated, "bots": _bots, "misclicks": _misclicks, "bulk": _bulk}
+    {REPEATED: _repeated, "bots": _bots, "misclicks": _misclicks, "bulk": _bulk}
 )
 
 
@@ -138,7 +140,8 @@ def tables(
     """
     found = {}
     for share in (0.0, *(s for s in shares if s)):
-        events, place = noisy(world.events, round(splits[1] * len(world.events)), kind, share, world.seed)
+        end = len(world.events) if kind == REPEATED else round(splits[1] * len(world.events))
+        events, place = noisy(world.events, end, kind, share, world.seed)
         begin, test = (int(place[round(s * len(place))]) / len(events) for s in splits[:2])
         put = replace(world, events=events)
         rows = evaluate(put, "temporal", methods(put), (begin, test, 1.0), k, tune, progress, ["temporal"])

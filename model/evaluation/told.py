@@ -12,16 +12,15 @@ from model.evaluation.explanations import Found
 from model.evaluation.fairness import Served, Shown
 from model.evaluation.report import plain
 from model.evaluation.tables import Table
-from model.metrics import Interval
+from model.metrics import Interval, bootstrap
 
 
 def explanations_as_dict(found: Mapping[str, Found]) -> dict[str, Any]:
-    """By method: how many lists, what was named and explained, and each ranker's measures as [mean, low, high]."""
+    """By method: how many lists, facts of them and each ranker's measures, as [mean, low, high]."""
     return {
         method: {
             "lists": len(one.users),
-            "named": float(one.named.mean()),
-            "explained": float(one.explained.mean()),
+            **{f: plain(bootstrap(one.users, v, seed=0)) for f, v in one.facts.items()},
             "rankers": {r: {m: plain(v) for m, v in row.items()} for r, row in one.rows().items()},
         }
         for method, one in found.items()
@@ -31,8 +30,8 @@ def explanations_as_dict(found: Mapping[str, Found]) -> dict[str, Any]:
 def explanations_shown(found: Mapping[str, Found], data: str) -> Iterator[Grid]:
     """A table a method."""
     for method, one in found.items():
-        said = f"{one.named.mean():.0%} of items name an interaction, {one.explained.mean():.0%} is explained"
-        grid = Grid(title=f"{data}, {method}: {len(one.users)} lists, {said}", title_justify="left")
+        said = ", ".join(f"{f} {v.mean():.4f}" for f, v in one.facts.items())
+        grid = Grid(title=f"{data}, {method}: {len(one.users)} lists; {said}", title_justify="left")
         rows = one.rows()
         columns = list(next(iter(rows.values())))
         for column in ("by", *columns):

@@ -33,8 +33,7 @@ def test_agreement_of_what_tells_nothing_apart_is_none():
 
 def test_a_history_without_an_item_is_one_in_which_it_was_never_met():
     h = met([1, 2, 1, 3])
-    whole, no_one, no_three = (item_hash(f"i{k:02}") if k else 0 for k in (0, 1, 3))
-    found = without(h, np.array([whole, no_one, no_three], np.uint64))
+    found = without(h, np.array([[0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], bool))
     ids = {0: "", **{item_hash(f"i{k:02}"): k for k in (1, 2, 3)}}
     assert [[ids[i] for i in row] for row in found.items.tolist()] == [[1, 2, 1, 3], ["", "", 2, 3], ["", 1, 2, 1]]
     assert found.times.tolist() == [[1000, 2000, 3000, 4000], [0, 0, 2000, 4000], [0, 1000, 2000, 3000]]
@@ -65,6 +64,10 @@ def test_reasons_are_right_where_one_interaction_leads_to_the_item():
     assert (rows["chance"]["order"].mean, rows["best"]["first"].mean) == (0.0, 1.0)
     assert rows["chance"]["lost"].mean < rows["reasons"]["lost"].mean <= rows["best"]["lost"].mean
     assert "attention" not in rows
+    assert (found.facts["named"] > 0).all()
+    # three of seven are named, and when all three are gone the others take their place in the mean
+    assert found.facts["explained"].mean() > 0.8
+    assert 0.2 < found.facts["truly"].mean() < found.facts["explained"].mean()
 
 
 def test_an_encoder_that_looks_back_has_its_attention_compared():
