@@ -79,6 +79,7 @@ def explain(
 def noise(
     world: World,
     data: str,
+    protocol: str,
     methods: Callable[[World], Sequence[Method]],
     kind: str,
     shares: str,
@@ -94,6 +95,8 @@ def noise(
     from model.evaluation.told import noise_as_dict, noise_shown
     from stream.errors import ConfigError
 
+    if protocol != "temporal":
+        raise ConfigError(f"--noise is not measured under {protocol}", "leave --protocol out")
     try:
         wanted = [float(share) for share in shares.split(",")]
     except ValueError as e:

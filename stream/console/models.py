@@ -138,7 +138,7 @@ def evaluate(
     grouped = Groups(world, data, groups) if groups else None
     named = models.split(",") if models else DEFAULTS.get(protocol, ())
     if noise:
-        put_noise(world, found.name, lambda w: make(named, w, seeds), noise, share, splits, k, tune, as_json)
+        put_noise(world, found.name, protocol, lambda w: make(named, w, seeds), noise, share, splits, k, tune, as_json)
         return
     methods = make(named, world, seeds)
     if parts:

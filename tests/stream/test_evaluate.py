@@ -79,8 +79,12 @@ def test_noise_is_put_into_what_is_learned(folder: Path):
     assert list(json.loads(done.stdout)["methods"]["counts"]) == ["0", "0.1", "0.5"]
     done = CliRunner().invoke(app, [*asked, "--share", "1"])
     assert "misclicks: 27 questions" in done.stdout
-    with pytest.raises(ConfigError, match="give numbers with commas between them"):
-        CliRunner().invoke(app, [*asked, "--share", "much"], catch_exceptions=False)
+    for more, said in (
+        (["--share", "much"], "give numbers with commas between them"),
+        (["--protocol", "loo"], "leave --protocol out"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            CliRunner().invoke(app, [*asked, *more], catch_exceptions=False)
 
 
 def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
