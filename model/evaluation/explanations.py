@@ -47,7 +47,7 @@ from model.shortterm.base import Look, hidden
 CANDIDATES = 200
 LIST = 10
 MEASURES = ("first", "order", "lost")
-FACTS = ("named", "explained", "truly", "follows")
+FACTS: tuple[str, ...] = ("named", "explained", "truly", "follows")
 
 
 class NothingToExplainError(ValueError):
