@@ -46,7 +46,7 @@ class TrendsConfig(BaseModel):
         ge=0,
         le=1,
         description="what comes like clockwork counts nothing: the least standard deviation of a user's newest 20 gaps "
-        "between interactions, as a share of their mean; people have about 1, 0.3 leaves bots out, 0 counts all",
+        "between interactions, as a share of their mean; 0.3 leaves bots out and no people, 0 counts all",
     )
 
 
