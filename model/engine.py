@@ -204,14 +204,14 @@ class Engine:
         own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
         scores = combined(neural, related, online.popularity[at], self.mix, own)
         scores = np.where(there, scores, -np.inf)
-        share, listed = _softmax(scores), there
         if self.bounds.any:
-            listed = self.bounds.kept(at, scores, online, n)
-            scores = np.where(listed, scores, -np.inf)
+            there = self.bounds.kept(at, scores, online, n)
+            scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
-        listed = np.take_along_axis(listed, best, 1)
+        listed = np.take_along_axis(there, best, 1)
+        share = np.take_along_axis(_softmax(scores), best, 1)
         items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
-        ranked = RankedLists(items, np.where(listed, np.take_along_axis(share, best, 1), np.float32(0)), None)
+        ranked = RankedLists(items, np.where(listed, share, np.float32(0)), None)
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))

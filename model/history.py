@@ -261,10 +261,15 @@ class HistoryLog:
         """Items of the kept history that are canonically before this interaction, oldest first: what
         `online.pairs` reads.
         """
+        return np.array([i for _, _, i in self._before(user, time, action, item)], np.uint64)
+
+    def times_before(self, user: object, time: int, action: int, item: int) -> NDArray[np.int64]:
+        """When these were, ms."""
+        return np.array([t for t, _, _ in self._before(user, time, action, item)], np.int64)
+
+    def _before(self, user: object, time: int, action: int, item: int) -> list[tuple[int, int, int]]:
         row = self._rows.get(user, [])[-self.keep :]
-        return np.array(
-            [i for _, _, i in row[: bisect.bisect_left(row, (int(time), int(action), int(item)))]], np.uint64
-        )
+        return row[: bisect.bisect_left(row, (int(time), int(action), int(item)))]
 
     def histories(self, users: Sequence[object]) -> Histories:
         """Columns of these users as of now; a user never heard of is an empty row."""

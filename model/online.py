@@ -9,7 +9,7 @@ the newest `PAIR_STEPS` interactions that are canonically before the new one. Ea
 other than b gives one directed pair a -> b in the bucket of the new interaction's time, and b counts once in
 that bucket's popularity. An exact repeat counts nothing; a late event counts from what is older than it only.
 `pairs` is this rule for one event, `pairs_of` for many: live counts and those of an evaluation come from the
-same line.
+same line. Where that is asked for, what comes like clockwork counts nothing (`steady`).
 """
 
 from __future__ import annotations
@@ -99,6 +99,25 @@ def pairs_of(before: NDArray[np.uint64], new: NDArray[np.uint64]) -> tuple[NDArr
     counts[:, 1:] &= near[:, 1:] != near[:, :-1]
     row, place = np.nonzero(counts)
     return row, near[row, place]
+
+
+NO_TIME = np.iinfo(np.int64).min
+"""The time of an interaction that is not there."""
+
+
+def steady(before: NDArray[np.int64], times: NDArray[np.int64], variation: float) -> NDArray[np.bool_]:
+    """Which of B interactions keep to a beat, as no person does: the gaps between them and the PAIR_STEPS before
+    vary by less than `variation` of their mean (standard deviation over mean; 1 where events come at random). Gaps of 0
+    are no beat: baskets and imports are of one second.
+
+    before: i64[B,L] as `pairs_of` has its items, times in ms, NO_TIME = none; times i64[B].
+    """
+    if variation <= 0 or before.shape[1] < PAIR_STEPS:
+        return np.zeros(len(times), bool)
+    near = before[:, -PAIR_STEPS:]
+    gaps = np.diff(np.where(near == NO_TIME, 0, near), axis=1, append=times[:, None]).astype(np.float64)
+    mean = gaps.mean(1)
+    return (near != NO_TIME).all(1) & (mean > 0) & (gaps.std(1) < variation * mean)
 
 
 @dataclass(frozen=True, eq=False)

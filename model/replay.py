@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from model.catalog import Catalog
 from model.dataset import Events
 from model.history import Histories, HistoryLog, by_user, item_hashes, weight_table
-from model.online import PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
+from model.online import (
+    NO_TIME,
+    PAIR_STEPS,
+    Counts,
+    OnlineParams,
+    OnlineScores,
+    bucket_of,
+    pairs,
+    pairs_of,
+    steady,
+)
 
 CHUNK = 65_536
 
@@ -26,8 +36,8 @@ class Timeline:
     """n events in time order as numbers, and the pairs each of them counts.
 
     users i64[n] (codes), items u64[n] (hashes), rows i32[n] (catalogue rows), actions u8[n], times i64[n],
-    weights f32[n], fresh bool[n] (not an exact repeat); pair_event i64[P] ascending, pair_from u64[P]: event
-    pair_event[p] counts pair_from[p] -> its item.
+    weights f32[n], fresh bool[n] (counted: not an exact repeat, nor steady where such are left out); pair_event i64[P]
+    ascending, pair_from u64[P]: event pair_event[p] counts pair_from[p] -> its item.
     """
 
     users: NDArray[np.int64]
@@ -75,11 +85,13 @@ class Step:
     online: OnlineScores
 
 
-def timeline(events: Events, catalog: Catalog, weights: Mapping[str, float] | None = None) -> Timeline:
-    """Events as a timeline; `weights` overrides the action weights by name."""
+def timeline(
+    events: Events, catalog: Catalog, weights: Mapping[str, float] | None = None, variation: float = 0.0
+) -> Timeline:
+    """Events as a timeline; `weights` overrides the action weights by name, `variation` is that of `online.steady`."""
     users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
     items = item_hashes(events.item)
-    event, before, fresh = _counted(users, items, events)
+    event, before, fresh = _counted(users, items, events, variation)
     return Timeline(
         users=users,
         items=items,
@@ -93,6 +105,14 @@ def timeline(events: Events, catalog: Catalog, weights: Mapping[str, float] | No
     )
 
 
+def human(events: Events, variation: float) -> Events:
+    """Without what is counted nowhere: exact repeats, and what is `online.steady`. All of them where that is 0."""
+    if variation <= 0:
+        return events
+    users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
+    return events.take(np.flatnonzero(_counted(users, item_hashes(events.item), events, variation)[2]))
+
+
 def arrives_in_order(users: NDArray[np.int64], events: Events, items: NDArray[np.uint64]) -> bool:
     """Whether every user's events come in the order of a history, without an exact repeat."""
     order, _ = by_user(users, events.ts, events.action, items)
@@ -100,41 +120,51 @@ def arrives_in_order(users: NDArray[np.int64], events: Events, items: NDArray[np
 
 
 def _counted(
-    users: NDArray[np.int64], items: NDArray[np.uint64], events: Events
+    users: NDArray[np.int64], items: NDArray[np.uint64], events: Events, variation: float
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
     """Pairs as `Timeline` has them, and which events are fresh."""
     if arrives_in_order(users, events, items):
-        return *_pairs_in_order(users, items), np.ones(len(users), bool)
+        return _counted_in_order(users, items, events.ts, variation)
     log = HistoryLog()
     fresh = np.zeros(len(events), bool)
     counted: list[NDArray[np.uint64]] = []
     keys = zip(users.tolist(), events.ts.tolist(), events.action.tolist(), items.tolist(), strict=True)
     for e, key in enumerate(keys):
         before = log.items_before(*key)
-        fresh[e] = log.add(*key)
+        beat = variation > 0 and _beats(log.times_before(*key), key[1], variation)
+        fresh[e] = log.add(*key) and not beat
         counted.append(pairs(before, key[-1]) if fresh[e] else before[:0])
     event = np.repeat(np.arange(len(events)), [len(c) for c in counted])
     return event, np.concatenate([np.zeros(0, np.uint64), *counted]), fresh
 
 
-def _pairs_in_order(
-    users: NDArray[np.int64], items: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """The pairs of events that come in order, many at once: what is before an event is what came before it."""
+def _beats(before: NDArray[np.int64], time: int, variation: float) -> bool:
+    return bool(steady(before[None], np.array([time], np.int64), variation)[0])
+
+
+def _counted_in_order(
+    users: NDArray[np.int64], items: NDArray[np.uint64], times: NDArray[np.int64], variation: float
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
+    """`_counted` of events that come in order, many at once: what is before an event is what came before it."""
     order = np.argsort(users, kind="stable")
-    u, i = users[order], items[order]
+    u, i, t = users[order], items[order], times[order]
+    fresh = np.ones(len(u), bool)
     place = np.arange(len(u)) - np.searchsorted(u, u)
     events, found = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     for first in range(0, len(u), CHUNK):
         at = np.arange(first, min(first + CHUNK, len(u)))
         back = np.arange(-PAIR_STEPS, 0)[None]
-        before = np.where(-back <= place[at, None], i[np.maximum(at[:, None] + back, 0)], np.uint64(0))
-        row, a = pairs_of(before, i[at])
+        there, near = -back <= place[at, None], np.maximum(at[:, None] + back, 0)
+        if variation > 0:
+            beat = steady(np.where(there, t[near], NO_TIME), t[at], variation)
+            fresh[order[at[beat]]] = False
+            at, there, near = at[~beat], there[~beat], near[~beat]
+        row, a = pairs_of(np.where(there, i[near], np.uint64(0)), i[at])
         events.append(order[at[row]])
         found.append(a)
     event, a = np.concatenate(events), np.concatenate(found)
     by_event = np.argsort(event, kind="stable")
-    return event[by_event], a[by_event]
+    return event[by_event], a[by_event], fresh
 
 
 def steps(

@@ -86,10 +86,12 @@ class Ingest:
         arrived, first = time.monotonic(), records[0].offset
         quiet = self._debts.quiet(tp, first)
         events, bad = self._decoders[tp.topic].decode(records)
-        counted = state.trends.config.enabled
-        applied = window.apply(state.columns, tp.partition, self._number[tp.topic], events, counted)
-        if counted:
-            state.trends[tp.partition].count(events.items[applied.fresh], events.times[applied.fresh], applied.pairs)
+        trends = state.trends.config
+        number = self._number[tp.topic]
+        applied = window.apply(state.columns, tp.partition, number, events, trends.enabled, trends.variation)
+        if trends.enabled:
+            counts = applied.counted
+            state.trends[tp.partition].count(events.items[counts], events.times[counts], applied.pairs)
             state.trends.changed()
         next_offset = records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)

@@ -41,6 +41,13 @@ class TrendsConfig(BaseModel):
     bucket_ms: int = Field(default=7 * 86_400_000, ge=1000)
     buckets: int = Field(default=52, ge=1, description="buckets kept, counted back from the newest event")
     refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")
+    variation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="what comes like clockwork counts nothing: the least standard deviation of a user's newest 20 gaps "
+        "between interactions, as a share of their mean; 0.3 leaves bots out and no people, 0 counts all",
+    )
 
 
 class Counted(NamedTuple):

@@ -18,7 +18,7 @@ from model.replay import Timeline, timeline
 
 def exams(world: World, splits: tuple[float, float, float] = SPLITS, refresh: int = 250) -> tuple[Exam, list[Exam]]:
     """The exam that settings are chosen by, and the test."""
-    line = timeline(world.events, world.catalog, world.weights)
+    line = timeline(world.events, world.catalog, world.weights, world.variation)
     a, b, c = (_whole(line, round(s * len(line))) for s in splits)
     return _exam("validation", world, line, a, b, refresh), [_exam("basket", world, line, b, c, refresh)]
 

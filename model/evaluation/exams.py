@@ -26,7 +26,8 @@ from model.replay import Timeline
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
-    `train` is how models are trained, but for their parts and seeds. `exposure` bounds lists of `places` items.
+    `train` is how models are trained, but for their parts and seeds. `exposure` bounds lists of `places` items;
+    `variation` is that of `online.steady`.
     """
 
     events: Events
@@ -39,6 +40,7 @@ class World:
     train: TrainConfig | None = None
     exposure: ExposureConfig | None = None
     places: int = 10
+    variation: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

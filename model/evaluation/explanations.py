@@ -14,8 +14,11 @@ Rankers of a window's items, by what they are said to matter to an item of the l
 
 Of each: `first`, how often its first is the one that costs most (precision@1); `order`, of all pairs that it tells
 apart and that differ, the share that it puts right less the share that it puts wrong (Goodman and Kruskal's gamma:
-0 by chance); `lost`, what its first costs the items of the list, as a share of what the most costly does. `chance`
-picks one evenly.
+0 by chance); `lost`, the nats that its first costs. `chance` picks one evenly; `best` knows the answer.
+
+And of each list: `named`, the share of its items that have an interaction among their reasons; `explained`, what the
+message says that the reasons explain; `truly`, what an item loses without all that its reasons name, of what it loses
+without the whole window (0 to 1); `follows`, the `order` of the list's items by `explained` against that by `truly`.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from model.shortterm.base import Look, hidden
 CANDIDATES = 200
 LIST = 10
 MEASURES = ("first", "order", "lost")
+FACTS: tuple[str, ...] = ("named", "explained", "truly", "follows")
 
 
 class NothingToExplainError(ValueError):
@@ -52,23 +56,22 @@ class NothingToExplainError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Means over the items of each list: users i64[Q]; by ranker, f64[Q] of each measure; named, explained f64[Q]: the
-    share of items with an interaction among their reasons, and the mean of what reasons are said to explain.
+    """Of Q lists: users i64[Q]; by ranker, f64[Q] of each measure, the mean over a list's items; facts: `named`,
+    `explained`, `truly` and `follows`, f64[Q] each.
     """
 
     users: NDArray[np.int64]
     rankers: dict[str, dict[str, NDArray[np.float64]]]
-    named: NDArray[np.float64]
-    explained: NDArray[np.float64]
+    facts: dict[str, NDArray[np.float64]]
 
     def rows(self) -> dict[str, dict[str, Interval]]:
-        """By ranker each measure, with an interval that resamples users; of all but chance, also how much it is above
-        it.
+        """By ranker each measure, with an interval that resamples users; of those that guess, also how much more often
+        the first is right than by chance.
         """
         found = {}
         for name, measures in self.rankers.items():
             found[name] = {m: bootstrap(self.users, v, seed=0) for m, v in measures.items()}
-            if name != "chance":
+            if name not in ("chance", "best"):
                 above = measures["first"] - self.rankers["chance"]["first"]
                 found[name]["above chance"] = bootstrap(self.users, above, seed=0)
         return found
@@ -81,19 +84,16 @@ def measure(world: World, engine: Engine, exam: Exam, questions: int) -> Found:
     counting = Counting(world, OnlineParams())
     stride = max(1, exam.questions // max(questions, 1))
     users: list[int] = []
-    kept: list[dict[str, dict[str, float]]] = []
-    told: list[tuple[float, float]] = []
+    kept: list[_One] = []
     for paper in exam.every(stride).papers():
         online = counting.at(exam.line, paper.known)
         for user, one in _asked(engine, paper, online):
             users.append(user)
-            kept.append(one.measures)
-            told.append((one.named, one.explained))
+            kept.append(one)
     if not kept:
         raise NothingToExplainError("no list of this test has a reason that names an interaction: ask more questions")
-    rankers = {r: {m: np.array([k[r][m] for k in kept]) for m in MEASURES if m in kept[0][r]} for r in kept[0]}
-    named, explained = np.array(told).T
-    return Found(np.array(users), rankers, named, explained)
+    rankers = {r: {m: np.array([k.rankers[r][m] for k in kept]) for m in MEASURES} for r in kept[0].rankers}
+    return Found(np.array(users), rankers, {f: np.array([k.facts[f] for k in kept]) for f in FACTS})
 
 
 def explained(
@@ -119,9 +119,8 @@ def explained(
 class _One:
     """Of one list."""
 
-    measures: dict[str, dict[str, float]]
-    named: float
-    explained: float
+    rankers: dict[str, dict[str, float]]
+    facts: dict[str, float]
 
 
 def _asked(engine: Engine, paper: Paper, online: OnlineScores) -> Iterator[tuple[int, _One]]:
@@ -137,31 +136,28 @@ def _asked(engine: Engine, paper: Paper, online: OnlineScores) -> Iterator[tuple
         items = np.unique(window.items[b, rows[b] >= 0])
         if len(items) < 2 or not len(ranked.items):
             continue
-        costs = _costs(engine, h, b, items, ranked.items, online)
+        mine = h.take([b])
+        costs = _costs(engine, mine, mine.items == items[:, None], ranked.items, online)
         places = window.items[b][None] == items[:, None]
         said = {"newest": np.repeat(places.shape[1] - places[:, ::-1].argmax(1)[:, None], len(ranked.items), 1)}
         if weights is not None:
             said["attention"] = np.repeat((places * weights[b]).sum(1)[:, None], len(ranked.items), 1)
-        one = _compared(costs, _shares(ranked, engine.catalog.hashes, items), said)
-        if one is not None:
-            yield int(paper.asked.users[b]), _One(*one, float(np.mean(ranked.explained)))
+        shares = _shares(ranked, engine.catalog.hashes, items)
+        named = shares.max(0) > 0
+        if named.any():
+            truly = _truly(engine, mine, items, shares, ranked.items, online)
+            told = np.array(ranked.explained)
+            follows = agreement(told[:, None], truly[:, None])["order"]
+            facts = dict(zip(FACTS, (named.mean(), told.mean(), truly.mean(), follows), strict=True))
+            rankers = _compared(costs[:, named], {n: v[:, named] for n, v in {"reasons": shares, **said}.items()})
+            yield int(paper.asked.users[b]), _One(rankers, facts)
 
 
-def _compared(
-    costs: NDArray[np.float64], shares: NDArray[np.float64], said: dict[str, NDArray]
-) -> tuple[dict[str, dict[str, float]], float] | None:
-    """Measures of each ranker over the items of the list for which the reasons name an interaction, and the share of
-    these; None where there are none. All [J,n]: what n items of a list lose without each of J.
-    """
-    named = shares.max(0) > 0
-    if not named.any():
-        return None
-    found = {}
-    for ranker, values in {"reasons": shares, **said}.items():
-        found[ranker] = agreement(values[:, named], costs[:, named])
-    most = max(float(costs[:, named].max(0).sum()), 1e-9)
-    chance = {"first": 1 / len(costs), "order": 0.0, "lost": float(costs[:, named].mean(0).sum() / most)}
-    return {**found, "chance": chance}, float(named.mean())
+def _compared(costs: NDArray[np.float64], said: dict[str, NDArray]) -> dict[str, dict[str, float]]:
+    """Measures of each ranker, of what n items of a list lose without each of J, all f[J,n]."""
+    found = {ranker: agreement(values, costs) for ranker, values in said.items()}
+    chance = {"first": 1 / len(costs), "order": 0.0, "lost": float(costs.mean())}
+    return {**found, "chance": chance, "best": agreement(costs, costs)}
 
 
 def agreement(said: NDArray[np.floating], costs: NDArray[np.floating]) -> dict[str, float]:
@@ -174,7 +170,7 @@ def agreement(said: NDArray[np.floating], costs: NDArray[np.floating]) -> dict[s
     return {
         "first": float((costs[first, item] == costs.max(0)).mean()),
         "order": float(np.divide(right, apart, out=np.zeros_like(right), where=apart > 0).mean()),
-        "lost": float(costs[first, item].sum() / max(float(costs.max(0).sum()), 1e-9)),
+        "lost": float(costs[first, item].mean()),
     }
 
 
@@ -189,11 +185,29 @@ def _shares(ranked: Ranked, hashes: NDArray[np.uint64], items: NDArray[np.uint64
 
 
 def _costs(
-    engine: Engine, h: Histories, b: int, items: NDArray[np.uint64], chosen: NDArray[np.int32], online: OnlineScores
+    engine: Engine, h: Histories, gone: NDArray[np.bool_], chosen: NDArray[np.int32], online: OnlineScores
 ) -> NDArray[np.float64]:
-    """f64[J,n]: what each chosen catalogue row loses, in nats, when one of J items was never met by user b."""
-    scores = nats(engine, without(h.take([b]), np.concatenate([np.zeros(1, np.uint64), items])), chosen, online)
+    """f64[J,n]: what each chosen catalogue row loses, in nats, when interactions of one history, J choices bool[J,L],
+    had never been.
+    """
+    nothing = np.zeros_like(gone[:1])
+    scores = nats(engine, without(h, np.concatenate([nothing, gone])), chosen, online)
     return scores[0] - scores[1:]
+
+
+def _truly(
+    engine: Engine,
+    h: Histories,
+    items: NDArray[np.uint64],
+    shares: NDArray[np.float64],
+    chosen: NDArray[np.int32],
+    online: OnlineScores,
+) -> NDArray[np.float64]:
+    """f64[n]: see the module."""
+    named = [np.isin(h.items[0], items[shares[:, i] > 0]) for i in range(len(chosen))]
+    costs = _costs(engine, h, np.array([np.isin(h.items[0], items), *named]), chosen, online)
+    at = np.arange(len(chosen))
+    return np.clip(costs[1 + at, at] / np.maximum(costs[0], 1e-9), 0, 1)
 
 
 def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: OnlineScores) -> NDArray[np.float64]:
@@ -206,9 +220,9 @@ def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: Online
     return combined(neural, related, online.popularity[at], engine.mix, own).astype(np.float64)
 
 
-def without(h: Histories, items: NDArray[np.uint64]) -> Histories:
-    """One history, as often as there are items, each without one of them; 0 takes nothing out."""
-    kept = (h.items != items[:, None]) & (h.items != 0)
+def without(h: Histories, gone: NDArray[np.bool_]) -> Histories:
+    """One history of L interactions, once for each row of bool[R,L], which says what is taken out of it."""
+    kept = ~gone & (h.items != 0)
     order = np.argsort(kept, axis=1, kind="stable")
     kept = np.take_along_axis(kept, order, 1)
 
@@ -216,9 +230,15 @@ def without(h: Histories, items: NDArray[np.uint64]) -> Histories:
         wide = np.broadcast_to(column, order.shape)
         return np.where(kept, np.take_along_axis(wide, order, 1), np.zeros((), column.dtype))
 
-    lengths, nothing = kept.sum(1).astype(np.int32), np.zeros(0, np.uint32)
-    ends = np.zeros(len(items) + 1, np.int64)
-    return Histories(moved(h.items), moved(h.actions), moved(h.times), moved(h.weights), lengths, nothing, ends)
+    return Histories(
+        moved(h.items),
+        moved(h.actions),
+        moved(h.times),
+        moved(h.weights),
+        kept.sum(1).astype(np.int32),
+        np.zeros(0, np.uint32),
+        np.zeros(len(gone) + 1, np.int64),
+    )
 
 
 def _exact(engine: Engine) -> Search:

@@ -22,7 +22,7 @@ FEWEST = 3
 
 def exams(world: World) -> tuple[Exam, list[Exam]]:
     """The exam that settings are chosen by, and the test."""
-    whole = timeline(world.events, world.catalog, world.weights)
+    whole = timeline(world.events, world.catalog, world.weights, world.variation)
     order = np.argsort(whole.users, kind="stable")
     users = whole.users[order]
     ends = np.flatnonzero(np.r_[users[1:] != users[:-1], True])
@@ -31,7 +31,7 @@ def exams(world: World) -> tuple[Exam, list[Exam]]:
     tests, valid = order[ends], order[ends - 1]
     kept = np.setdiff1d(np.arange(len(whole)), np.concatenate([tests, valid]))
     # a timeline of its own: what is left out must not be counted either
-    line = timeline(world.events.take(kept), world.catalog, world.weights)
+    line = timeline(world.events.take(kept), world.catalog, world.weights, world.variation)
     before_test = np.setdiff1d(np.arange(len(whole)), tests)
     return (
         _exam("validation", world, whole, kept, valid, line),

@@ -1,24 +1,30 @@
 """What data sets bring that nobody meant: repeated clicks, bots, mis-clicks, bulk imports; put into what is learned.
 
-Not a protocol and not a way to get rid of it. Events are only added, and all of them before the test begins: the
-questions stay what they were, item by item, since nobody is given one that they meet themselves. Where validation lies
-within what is learned, its questions are as noisy.
+Not a protocol and not a way to get rid of it. Events are only added, and before the test begins: the questions stay
+what they were, item by item, since nobody is given one that they meet themselves. Repeats are put into the test's
+events as well, where they are part of histories and, being of what was met, no questions. Where validation lies within
+what is learned, its questions are as noisy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.dataset import Events
+from model.evaluation.exams import Method, World
+from model.evaluation.protocols import evaluate
+from model.evaluation.running import Progress
+from model.evaluation.tables import Table
 from model.history import ACTION_CODE
 
 CLICK = ACTION_CODE["click"]
 SECOND = 1000
+REPEATED = "repeated"
 BOT_EVENTS = 500
 BULK = 100
 """Items of one import."""
@@ -83,7 +89,7 @@ def _bulk(k: Known, n: int, rng: np.random.Generator) -> Drawn:
 
 
 NOISES: Mapping[str, Callable[[Known, int, np.random.Generator], Drawn]] = MappingProxyType(
-    {"repeated": _repeated, "bots": _bots, "misclicks": _misclicks, "bulk": _bulk}
+    {REPEATED: _repeated, "bots": _bots, "misclicks": _misclicks, "bulk": _bulk}
 )
 
 
@@ -117,6 +123,30 @@ def noisy(events: Events, end: int, kind: str, share: float, seed: int = 0) -> t
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     return both.take(order), place[: len(events)]
+
+
+def tables(
+    world: World,
+    methods: Callable[[World], Sequence[Method]],
+    kind: str,
+    shares: Sequence[float],
+    splits: tuple[float, float, float],
+    k: int | None = None,
+    tune: bool = True,
+    progress: Callable[[str], Progress] | None = None,
+) -> dict[float, Table]:
+    """`temporal` without noise, at share 0, and with each share of it: the same questions, answered by methods that
+    have learned the noise. methods: makes them anew for each world.
+    """
+    found = {}
+    for share in (0.0, *(s for s in shares if s)):
+        end = len(world.events) if kind == REPEATED else round(splits[1] * len(world.events))
+        events, place = noisy(world.events, end, kind, share, world.seed)
+        begin, test = (int(place[round(s * len(place))]) / len(events) for s in splits[:2])
+        put = replace(world, events=events)
+        rows = evaluate(put, "temporal", methods(put), (begin, test, 1.0), k, tune, progress, ["temporal"])
+        found[share] = rows["temporal"][0]
+    return found
 
 
 def _strangers(

@@ -25,7 +25,7 @@ def exams(
     world: World, refresh: int = 250, online: bool = False, period_ms: int = PERIOD_MS
 ) -> tuple[Exam, list[Exam]]:
     """The exam that settings are chosen by, and one test a period after the first."""
-    line = timeline(world.events, world.catalog, world.weights)
+    line = timeline(world.events, world.catalog, world.weights, world.variation)
     period = (line.times - line.times[:1]) // period_ms
     ends = np.flatnonzero(np.r_[period[1:] != period[:-1], True]) + 1
     if len(ends) < 2:

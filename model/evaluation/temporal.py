@@ -24,7 +24,7 @@ def exams(
     world: World, splits: tuple[float, float, float] = SPLITS, refresh: int = 250, strict: bool = False
 ) -> tuple[Exam, list[Exam]]:
     """The exam that settings are chosen by, and the tests."""
-    line = timeline(world.events, world.catalog, world.weights)
+    line = timeline(world.events, world.catalog, world.weights, world.variation)
     a, b, c = (round(s * len(line)) for s in splits)
     tests = [_exam("temporal", world, line, b, c, refresh, False)]
     if strict:

@@ -11,15 +11,16 @@ from rich.table import Table as Grid
 from model.evaluation.explanations import Found
 from model.evaluation.fairness import Served, Shown
 from model.evaluation.report import plain
+from model.evaluation.tables import Table
+from model.metrics import Interval, bootstrap
 
 
 def explanations_as_dict(found: Mapping[str, Found]) -> dict[str, Any]:
-    """By method: how many lists, what was named and explained, and each ranker's measures as [mean, low, high]."""
+    """By method: how many lists, facts of them and each ranker's measures, as [mean, low, high]."""
     return {
         method: {
             "lists": len(one.users),
-            "named": float(one.named.mean()),
-            "explained": float(one.explained.mean()),
+            **{f: plain(bootstrap(one.users, v, seed=0)) for f, v in one.facts.items()},
             "rankers": {r: {m: plain(v) for m, v in row.items()} for r, row in one.rows().items()},
         }
         for method, one in found.items()
@@ -29,8 +30,8 @@ def explanations_as_dict(found: Mapping[str, Found]) -> dict[str, Any]:
 def explanations_shown(found: Mapping[str, Found], data: str) -> Iterator[Grid]:
     """A table a method."""
     for method, one in found.items():
-        said = f"{one.named.mean():.0%} of items name an interaction, {one.explained.mean():.0%} is explained"
-        grid = Grid(title=f"{data}, {method}: {len(one.users)} lists, {said}", title_justify="left")
+        said = ", ".join(f"{f} {v.mean():.4f}" for f, v in one.facts.items())
+        grid = Grid(title=f"{data}, {method}: {len(one.users)} lists; {said}", title_justify="left")
         rows = one.rows()
         columns = list(next(iter(rows.values())))
         for column in ("by", *columns):
@@ -77,3 +78,37 @@ def groups_shown(shown: Mapping[str, Shown], served: Mapping[str, Served], k: in
             group, str(s.users), str(s.questions), *("\n".join(map(str, s.quality[m].values())) for m in methods)
         )
     yield grid
+
+
+def noise_rows(tables: Mapping[float, Table]) -> dict[str, dict[float, dict[str, Interval]]]:
+    """By method and share of noise: HR@k and NDCG@k, and how much the first is below that without noise, paired."""
+    clean = tables[0.0]
+    found: dict[str, dict[float, dict[str, Interval]]] = {}
+    for method in clean.answers:
+        before = clean.metrics(method)
+        for share, table in tables.items():
+            now = table.metrics(method)
+            row = {m: clean.interval(now[m]) for m in (f"hr@{clean.k}", f"ndcg@{clean.k}")}
+            lost = clean.interval(before[f"hr@{clean.k}"] - now[f"hr@{clean.k}"])
+            found.setdefault(method, {})[share] = row | ({"lost": lost} if share else {})
+    return found
+
+
+def noise_as_dict(tables: Mapping[float, Table]) -> dict[str, Any]:
+    """`noise_rows` in plain values."""
+    return {
+        method: {f"{share:g}": {m: plain(v) for m, v in row.items()} for share, row in by_share.items()}
+        for method, by_share in noise_rows(tables).items()
+    }
+
+
+def noise_shown(tables: Mapping[float, Table], title: str) -> Grid:
+    """One table: a row a method and share."""
+    k = tables[0.0].k
+    grid = Grid(title=f"{title}: {len(tables[0.0].asks)} questions", title_justify="left")
+    for column in ("method", "noise", f"hr@{k}", f"ndcg@{k}", f"hr@{k} lost"):
+        grid.add_column(column)
+    for method, by_share in noise_rows(tables).items():
+        for share, row in by_share.items():
+            grid.add_row(method, f"{share:g}", *map(str, row.values()))
+    return grid

@@ -1,11 +1,11 @@
-"""What `eddyline evaluate` measures beside ranks: whether reasons are true, who is served how well and what is shown.
-Measuring itself is in `model/evaluation`.
+"""What `eddyline evaluate` measures beside ranks: whether reasons are true, who is served how well and what is shown,
+and what noise does. Measuring itself is in `model/evaluation`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stream.console.common import out, progress, settings
@@ -74,3 +74,37 @@ def explain(
         return
     for table in explanations_shown(found, data):
         out.print(table)
+
+
+def noise(
+    world: World,
+    data: str,
+    protocol: str,
+    methods: Callable[[World], Sequence[Method]],
+    kind: str,
+    shares: str,
+    splits: tuple[float, float, float],
+    k: int | None,
+    tune: bool,
+    as_json: bool,
+) -> None:
+    """Tells what methods reach when so much of a noise is in what they learn: shares with commas between them."""
+    from contextlib import ExitStack
+
+    from model.evaluation.noise import tables
+    from model.evaluation.told import noise_as_dict, noise_shown
+    from stream.errors import ConfigError
+
+    if protocol != "temporal":
+        raise ConfigError(f"--noise is not measured under {protocol}", "leave --protocol out")
+    try:
+        wanted = [float(share) for share in shares.split(",")]
+    except ValueError as e:
+        raise ConfigError(f"--share {shares}: {e}", "give numbers with commas between them, as .05,.1,.2") from e
+    with ExitStack() as bars:
+        bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
+        found = tables(world, methods, kind, wanted, splits, k, tune, bar)
+    if as_json:
+        print(json.dumps({"data": data, "noise": kind, "methods": noise_as_dict(found)}))
+        return
+    out.print(noise_shown(found, f"{data}, {kind}"))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stream.console.audits import Groups, explain
+from stream.console.audits import noise as put_noise
 from stream.console.common import Bootstrap, Json, out, progress, run, settings
 from stream.console.training import Data, catalogued, texts_of
 
@@ -92,6 +93,13 @@ def evaluate(
         int,
         typer.Option(metavar="N", help="Instead: hold the reasons of N lists against scores without each interaction."),
     ] = 0,
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND", help="Instead: put repeated, bots, misclicks or bulk into what is learned (temporal only)."
+        ),
+    ] = "",
+    share: Annotated[str, typer.Option(help="Noise, as shares of the events that are learned.")] = ".05,.1,.2",
     groups: Annotated[
         str,
         typer.Option(
@@ -126,9 +134,13 @@ def evaluate(
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
     world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
-    world = replace(world, exposure=s.rank.exposure, places=k or length_of(protocol))
+    world = replace(world, exposure=s.rank.exposure, places=k or length_of(protocol), variation=s.trends.variation)
     grouped = Groups(world, data, groups) if groups else None
-    methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
+    named = models.split(",") if models else DEFAULTS.get(protocol, ())
+    if noise:
+        put_noise(world, found.name, protocol, lambda w: make(named, w, seeds), noise, share, splits, k, tune, as_json)
+        return
+    methods = make(named, world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]
     if folder:

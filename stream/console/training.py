@@ -108,6 +108,7 @@ def _made(
     from model import checkpoint
     from model.board import Board
     from model.encoder import TextEncoder
+    from model.replay import human
     from model.train import train as train_model
     from stream.errors import ConfigError
 
@@ -116,7 +117,7 @@ def _made(
     board = Board(Path(tensorboard)) if tensorboard and group.first else None
     found, catalog = catalogued(data)
     texts = texts_of(found, catalog, config.device)
-    events = found.events.take(slice(0, int(end * len(found.events))))
+    events = human(found.events.take(slice(0, int(end * len(found.events)))), settings().trends.variation)
     named = checkpoint.data_hash(events)
     read = TextEncoder(settings().encoder.name, config.device).encode
     begun = checkpoint.load(Path(start)) if start else None

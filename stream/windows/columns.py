@@ -205,13 +205,20 @@ class Columns:
 
     def before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int) -> np.ndarray:
         """u64[n, steps]: the items at the `steps` ordinals before each given one, nearest first; 0 = none."""
+        return self._before(rows, ordinals, steps, "item", np.uint64(0))
+
+    def times_before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int) -> np.ndarray:
+        """i64[n, steps]: when these were, ms; the smallest i64 = none."""
+        return self._before(rows, ordinals, steps, "time", np.int64(NEVER))
+
+    def _before(self, rows: np.ndarray, ordinals: np.ndarray, steps: int, name: str, none: np.generic) -> np.ndarray:
         wanted = ordinals[:, None] - np.arange(1, steps + 1)
         # An ordinal older than the ring's oldest has been overwritten by a younger one.
         valid = wanted >= np.maximum(self.count[rows] - self.history, 0)[:, None]
         at = self._ring.starts(rows)[:, None] + self._place(wanted)
-        items = self._ring.data["item"].take(at, mode="clip") if len(rows) else np.zeros(at.shape, np.uint64)
-        items[~valid] = 0
-        return items
+        held = self._ring.data[name].take(at, mode="clip") if len(rows) else np.zeros(at.shape, none.dtype)
+        held[~valid] = none
+        return held
 
     def _place(self, ordinals: np.ndarray) -> np.ndarray:
         """Where ordinals are in a ring. Only the largest wraps: the others move up before they are full."""

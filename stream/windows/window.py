@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
-from model.online import PAIR_STEPS, pairs_of
+from model.online import PAIR_STEPS, pairs_of, steady
 from stream.events import Events
 from stream.windows.blocks import runs
 from stream.windows.columns import NEVER, Columns, by_group, rank_in_run
@@ -31,17 +31,59 @@ class Applied:
     `rows` i64[t]: touched rows, distinct, in the order of their first event, skipped events included: a crash
     between flush and emission must cost a repeat, not an answer. `last` i64[t]: index of each one's last event.
     `pairs` (before u64[p], item u64[p], time i64[p]): the pairs that `model.online` defines.
-    `fresh` i64[m]: indices of the events that were new.
+    `fresh` i64[m]: indices of the events that were new; `counted` i64[c]: of those that count, all of them unless
+    steady ones are left out.
     """
 
     rows: np.ndarray
     last: np.ndarray
     fresh: np.ndarray
+    counted: np.ndarray
     pairs: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def apply(columns: Columns, partition: int, topic: int, events: Events, paired: bool = True) -> Applied:
-    """Apply the events of one topic (its index in `columns.topics`) and partition; pairs only where they are wanted."""
+class _Tally:
+    """What the events of a batch count. variation: see `online.steady`."""
+
+    def __init__(self, variation: float) -> None:
+        self.variation = variation
+        self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._counted: list[np.ndarray] = []
+
+    def add(
+        self, order: np.ndarray, items: np.ndarray, times: np.ndarray, before: np.ndarray, when: np.ndarray | None
+    ) -> None:
+        """Events `order` i64[n], their items and times, items before u64[n, PAIR_STEPS] (0 = none) and, where beats
+        are looked for, their times i64[n, PAIR_STEPS], oldest first.
+        """
+        if when is not None:
+            free = ~steady(when, times, self.variation)
+            order, items, times, before = order[free], items[free], times[free], before[free]
+        owner, met = pairs_of(before, items)
+        self._pairs.append((met, items[owner], times[owner]))
+        self._counted.append(order)
+
+    def add_old(self, order: np.ndarray) -> None:
+        """Events that came too late for the window: nothing is known of what was before them."""
+        self._counted.append(order)
+
+    @property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `Applied`."""
+        return _joined_pairs(self._pairs)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """See `Applied`."""
+        return _joined(self._counted)
+
+
+def apply(
+    columns: Columns, partition: int, topic: int, events: Events, paired: bool = True, variation: float = 0.0
+) -> Applied:
+    """Apply the events of one topic (its index in `columns.topics`) and partition; pairs only where they are wanted,
+    and without those of steady events (`online.steady`) where `variation` is above 0.
+    """
     rows = columns.rows(partition, events.users)
     order = by_group(rows)  # events of a row together, as they came
     starts, lengths = runs(rows[order])
@@ -57,13 +99,14 @@ def apply(columns: Columns, partition: int, topic: int, events: Events, paired: 
         order = order[events.offsets[order] > np.repeat(before, lengths)]
     order = _canonical(rows, events, order)
     fresh: list[np.ndarray] = []
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = [] if paired else None
+    tally = _Tally(variation) if paired else None
     if len(order):
         columns.moved_on(partition, int(events.times[order].max()))
     for anew, stretch in _stretches(columns, rows, events, order):
         columns.clear(anew)
-        _apply_stretch(columns, rows, events, stretch, fresh, pairs)
-    return Applied(distinct[touched], last[touched], _joined(fresh), _joined_pairs(pairs or []))
+        _apply_stretch(columns, rows, events, stretch, fresh, tally)
+    tally = tally or _Tally(variation)
+    return Applied(distinct[touched], last[touched], _joined(fresh), tally.counted, tally.pairs)
 
 
 def _stretches(
@@ -96,7 +139,7 @@ def _apply_stretch(
     events: Events,
     order: np.ndarray,
     fresh: list[np.ndarray],
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
+    tally: _Tally | None,
 ) -> None:
     """Apply events in canonical order, row by row."""
     rank = rank_in_run(rows[order])
@@ -105,9 +148,9 @@ def _apply_stretch(
         order, rank = order[rank >= ROUND], rank[rank >= ROUND] - ROUND
         late = _late_rows(columns, rows, events, now)
         in_order = now[~np.isin(rows[now], late)] if len(late) else now
-        fresh.append(_append(columns, rows, events, in_order, pairs))
+        fresh.append(_append(columns, rows, events, in_order, tally))
         for row in late.tolist():
-            fresh.append(_merge(columns, row, events, now[rows[now] == row], pairs))
+            fresh.append(_merge(columns, row, events, now[rows[now] == row], tally))
 
 
 def _canonical(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
@@ -143,14 +186,17 @@ def _append(
     rows: np.ndarray,
     events: Events,
     order: np.ndarray,
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
+    tally: _Tally | None,
 ) -> np.ndarray:
     if not len(order):
         return order
     at, items, times = rows[order], events.items[order], events.times[order]
     starts, lengths = runs(at)
     distinct = at[starts]
-    held = columns.before(distinct, columns.count[distinct], PAIR_STEPS) if pairs is not None else None
+    counts, held, held_times = columns.count[distinct], None, None
+    if tally is not None:
+        held = columns.before(distinct, counts, PAIR_STEPS)
+        held_times = columns.times_before(distinct, counts, PAIR_STEPS) if tally.variation > 0 else None
     columns.make_room(distinct, lengths)
     ordinals = np.repeat(columns.count[distinct] - starts, lengths) + np.arange(len(at))
     columns.append(
@@ -158,18 +204,19 @@ def _append(
         ordinals,
         {"item": items, "action": events.actions[order], "time": times, "weight": events.weights[order]},
     )
-    if pairs is not None and held is not None:
-        pairs.append(_pairs(_met_before(held, items, lengths), items, times))
+    if tally is not None and held is not None:
+        when = None if held_times is None else _met_before(held_times, times, lengths)
+        tally.add(order, items, times, _met_before(held, items, lengths), when)
     return order
 
 
 def _met_before(held: np.ndarray, items: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """u64[n, PAIR_STEPS]: the items before each of n new ones, which come row by row, `lengths` i64[d] of each.
+    """[n, PAIR_STEPS]: the items, or times, before each of n new ones, which come row by row, `lengths` i64[d] of each.
 
-    `held` u64[d, PAIR_STEPS]: what each row held before, nearest first. Held and new items are laid side by side, so
+    `held` [d, PAIR_STEPS]: what each row held before, nearest first. Held and new items are laid side by side, so
     that what was met before an item is what lies before it.
     """
-    line = np.empty(held.size + len(items), np.uint64)
+    line = np.empty(held.size + len(items), items.dtype)
     new = np.zeros(len(line), bool)
     new[np.repeat(np.arange(1, len(held) + 1) * PAIR_STEPS, lengths) + np.arange(len(items))] = True
     line[new], line[~new] = items, held[:, ::-1].ravel()
@@ -181,7 +228,7 @@ def _merge(
     row: int,
     events: Events,
     order: np.ndarray,
-    pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None,
+    tally: _Tally | None,
 ) -> np.ndarray:
     """Put events, some of them late, into one row; returns those that were not there yet."""
     held = columns.read(row)
@@ -203,22 +250,22 @@ def _merge(
     columns.remember(np.full(oldest, row), both["item"][kept[:oldest]])
     stays = kept[oldest:]
     columns.put(np.array([row]), np.array([len(stays)]), {name: column[stays] for name, column in both.items()})
-    if pairs is None:
-        return order[kept[positions] - n_held]
-    items = both["item"][kept]
+    new_ones = order[kept[positions] - n_held]
+    if tally is None:
+        return new_ones
+    items, times = both["item"][kept], both["time"][kept]
     inside = positions[positions >= oldest]
     before = np.zeros((len(inside), PAIR_STEPS), np.uint64)
+    when = np.full((len(inside), PAIR_STEPS), NEVER)
     for i, position in enumerate(inside.tolist()):
-        met = items[max(0, position - PAIR_STEPS) : position][::-1]
-        before[i, : len(met)] = met
-    pairs.append(_pairs(before, items[inside], both["time"][kept][inside]))
-    return order[kept[positions] - n_held]
-
-
-def _pairs(before: np.ndarray, items: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(met before, new item, its time) of each pair; `before` u64[n, PAIR_STEPS], 0 = none."""
-    owner, met = pairs_of(before, items)
-    return met, items[owner], times[owner]
+        near = slice(max(0, position - PAIR_STEPS), position)
+        before[i, PAIR_STEPS - (near.stop - near.start) :] = items[near]
+        when[i, PAIR_STEPS - (near.stop - near.start) :] = times[near]
+    tally.add(
+        new_ones[positions >= oldest], items[inside], times[inside], before, when if tally.variation > 0 else None
+    )
+    tally.add_old(new_ones[positions < oldest])
+    return new_ones
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

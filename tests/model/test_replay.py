@@ -1,11 +1,14 @@
 """What is known before each event, and what is counted."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from model.history import HistoryLog
 from model.mix import Mix, combined, counted
-from model.online import OnlineParams, pairs
-from model.replay import arrives_in_order, steps, timeline
+from model.online import NO_TIME, PAIR_STEPS, OnlineParams, pairs, steady
+from model.replay import arrives_in_order, human, steps, timeline
 from model.sequences import sequences
 from model.tune import rankable
 from tests.model.worlds import RING, ring_walks
@@ -39,6 +42,41 @@ def test_an_exact_repeat_counts_nothing():
     line = timeline(events.take(np.array([0, 1, 1, 2])), catalog)
     assert line.fresh.tolist() == [True, True, False, True]
     assert len(line.counts(4, OnlineParams()).a) == 3
+
+
+def test_what_comes_like_clockwork_counts_nothing():
+    """Two users of 25 events: one to a beat of two seconds, give or take a tenth, one with gaps of one and nine."""
+    beat = 2000 * np.arange(25) + np.tile([0, 200, 0, -200, 0], 5)
+    person = np.cumsum(np.tile([1000, 9000], 13)[:25])
+    events, catalog = ring_walks(users=2, steps=25)
+    at = np.argsort(np.concatenate([beat, person]), kind="stable")
+    users = np.repeat(np.array(["bot", "person"], object), 25)[at]
+    told = replace(events, user=users, ts=np.concatenate([beat, person])[at])
+    plain, line = timeline(told, catalog), timeline(told, catalog, variation=0.3)
+    bot = np.flatnonzero(users == "bot")
+    # twenty gaps are looked at: the first twenty events cannot be told from a person's
+    assert plain.fresh.all()
+    assert np.flatnonzero(~line.fresh).tolist() == bot[20:].tolist()
+    assert set(line.pair_event.tolist()) == set(plain.pair_event.tolist()) - set(bot[20:].tolist())
+    assert len(human(told, 0.3)) == 45
+    assert human(told, 0.0) is told
+
+
+@pytest.mark.parametrize(
+    ("gaps", "variation", "found"),
+    [
+        ([10] * 20, 0.3, True),
+        ([10] * 20, 0.0, False),
+        ([0] * 20, 0.3, False),  # a basket
+        ([5, 15] * 10, 0.3, False),  # varies by 5 of 10
+        ([5, 15] * 10, 0.6, True),
+        ([10] * 19, 0.3, False),  # too few to tell
+    ],
+)
+def test_a_beat_is_told_by_how_little_its_gaps_vary(gaps: list[int], variation: float, found: bool):
+    times = np.cumsum([7, *gaps])
+    before = np.r_[np.full(PAIR_STEPS + 1 - len(times), NO_TIME), times[:-1]]
+    assert steady(before[None], times[-1:], variation).tolist() == [found]
 
 
 def test_training_reads_the_history_that_serving_reads():

@@ -23,6 +23,7 @@ from model.engine import Engine
 from model.evaluation.exams import Asked, World
 from model.evaluation.methods.served import Served
 from model.evaluation.past import unseen
+from model.exposure import ExposureConfig
 from model.history import ACTION_CODE, ACTION_NAME, HistoryLog
 from model.mix import Mix
 from model.recommender import Recommender
@@ -79,22 +80,42 @@ def events() -> Events:
     return Events(users, ids, action, ts.astype(np.int64), np.full(EVENTS, np.nan, np.float32))
 
 
+def with_a_bot(told: Events, clicks: int = 60) -> Events:
+    """These events, and then a user who clicks every second at one item and any other in turn."""
+    rng = np.random.default_rng(7)
+    items = [f"i{5 if k % 2 else rng.integers(len(ITEMS))}" for k in range(clicks)]
+    return Events(
+        np.concatenate([told.user, np.array(["bot"] * clicks, object)]),
+        np.concatenate([told.item, np.array(items, object)]),
+        np.concatenate([told.action, np.full(clicks, ACTION_CODE["click"], np.uint8)]),
+        np.concatenate([told.ts, told.ts.max() + 1000 * np.arange(1, clicks + 1)]),
+        np.concatenate([told.value, np.full(clicks, np.nan, np.float32)]),
+    )
+
+
 @pytest.mark.parametrize(("seen", "most"), [("exclude", EVENTS), ("allow", EVENTS // 4)])
 def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     """A worker makes the lists that an evaluation ranks: of a model that is released, and on the shadow topic of the
-    fallback.
+    fallback. Where what was met is shown again, exposure is bound as well, and a bot counts nothing.
     """
+    special = seen == "allow"
+    exposure = ExposureConfig(popular=0.2, categories={"river": 0.1}) if special else ExposureConfig()
+    variation = 0.3 if special else 0.0
     empty.environ |= {
         "EDDYLINE_TOPICS__PARTITIONS": "1",
         "EDDYLINE_RECOMMEND__EXACT": "true",
         "EDDYLINE_RECOMMEND__SHADOW": "true",
         "EDDYLINE_RECOMMEND__CANDIDATES": str(len(ITEMS)),
         "EDDYLINE_RANK__SEEN": seen,
+        "EDDYLINE_RANK__EXPOSURE__POPULAR": str(exposure.popular),
+        "EDDYLINE_TRENDS__VARIATION": str(variation),
+        **{f"EDDYLINE_RANK__EXPOSURE__CATEGORIES__{name}": str(most) for name, most in exposure.categories.items()},
     }
     empty.settings = load(environ=empty.environ)
     deployment = empty.create(ITEMS)
     worker = deployment.worker()
     sent, catalog = events().take(slice(0, most)), Catalog.build({i.item: i for i in ITEMS}, 1)
+    sent = with_a_bot(sent) if special else sent
     texts = TextEncoder(cache=deployment.settings.cache).encode(catalog.texts)
     model = small_model(sent, catalog, texts, seen)
     checkpoint.save(deployment.folder / "model", model, datetime(2026, 11, 25, tzinfo=UTC))
@@ -103,9 +124,10 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
 
     live = run(one_by_one(deployment, sent))
     assert worker.status()["conflated"] == 0
-    world, names = World(sent, catalog, {}, lambda: texts), deployment.settings.topics
+    world = World(sent, catalog, {}, lambda: texts, exposure=exposure, variation=variation)
+    names = deployment.settings.topics
     for topic, other in ((names.recommendations, model), (names.shadow, None)):
-        method = Served(world, Engine(catalog, texts, other, seen=seen), "offline")
+        method = Served(world, Engine(catalog, texts, other, seen=seen, exposure=exposure), "offline")
         check_same(live[topic], offline(method, world, seen), catalog)
     assert worker.stop() == 0
 
@@ -153,7 +175,8 @@ async def one_by_one(deployment: Deployment, sent: Events) -> dict[str, list[Rec
 
 def offline(method: Served, world: World, seen: Seen) -> list[np.ndarray]:
     """What each item scores for an event's user just after it, f32[N]: -inf where it may not be shown."""
-    line, log, catalog = timeline(world.events, world.catalog), HistoryLog(), world.catalog
+    line, log, catalog = timeline(world.events, world.catalog, variation=world.variation), HistoryLog(), world.catalog
+    assert world.variation == 0 or not line.fresh[-20:].any()
     scores: list[np.ndarray] = []
     for i in range(len(line)):
         user = int(line.users[i])

@@ -10,6 +10,7 @@ from model.dataset import DatasetError
 from model.datasets import load
 from model.evaluation.explanations import NothingToExplainError
 from stream.console.cli import app
+from stream.errors import ConfigError
 
 
 @pytest.fixture
@@ -69,6 +70,21 @@ def test_groups_of_items_and_users(folder: Path):
     assert sum(group["places"]["counts"] for group in row["exposure"].values()) == pytest.approx(1)
     done = CliRunner().invoke(app, asked)
     assert "temporal: HR@10 and NDCG@10 by group of users" in done.stdout
+
+
+def test_noise_is_put_into_what_is_learned(folder: Path):
+    asked = ["evaluate", str(folder), "--models", "counts", "--begin", "0.7", "--no-tune", "--noise", "misclicks"]
+    done = CliRunner().invoke(app, [*asked, "--share", ".1,.5", "--json"])
+    assert done.exit_code == 0, done.output
+    assert list(json.loads(done.stdout)["methods"]["counts"]) == ["0", "0.1", "0.5"]
+    done = CliRunner().invoke(app, [*asked, "--share", "1"])
+    assert "misclicks: 27 questions" in done.stdout
+    for more, said in (
+        (["--share", "much"], "give numbers with commas between them"),
+        (["--protocol", "loo"], "leave --protocol out"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            CliRunner().invoke(app, [*asked, *more], catch_exceptions=False)
 
 
 def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -9,8 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.history import HistoryLog, seen_hash
-from model.online import PAIR_STEPS
+from model.catalog import Catalog
+from model.dataset import Events as Told
+from model.history import HistoryLog, item_hashes, seen_hash
+from model.online import PAIR_STEPS, OnlineParams
+from model.replay import timeline
 from stream.events import Events
 from stream.windows import window
 from stream.windows.columns import Columns
@@ -219,3 +222,36 @@ def test_a_row_holds_the_weight_it_was_given() -> None:
         held = columns.read(row)
         np.testing.assert_array_equal(held["weight"], weights[first::2][-128:])
         np.testing.assert_array_equal(held["action"], [1 + i % 3 for i in range(first, n, 2)][-128:])
+
+
+@pytest.mark.parametrize(("size", "late"), [(1, 0.0), (13, 0.0), (1, 0.1)])
+def test_what_comes_like_clockwork_counts_as_little_in_a_worker_as_offline(size: int, late: float) -> None:
+    """Two bots among four people, all of them now and then late: one by one, since of one batch a worker sees all in
+    order, and an evaluation as it came.
+    """
+    rng = np.random.default_rng(4)
+    clock, rows = dict.fromkeys("abcdef", 1000), []
+    for _ in range(900):
+        user = str(rng.choice(list(clock)))
+        clock[user] += int(rng.normal(1000, 50)) if user in "ab" else int(rng.exponential(1000)) + 1
+        time = clock[user] - (int(rng.integers(1, 9000)) if rng.random() < late else 0)
+        rows.append((user, max(time, 1), 2, f"i{rng.integers(60)}"))
+    hashes = item_hashes([item for *_, item in rows])
+    columns, pairs, met = Columns(TOPICS), Counter[tuple[int, int]](), Counter[int]()
+    skipped = 0
+    for start in range(0, len(rows), size):
+        part = zip(rows[start : start + size], hashes[start : start + size].tolist(), strict=True)
+        batch = events([(*row[:3], item) for row, item in part], start)
+        done = window.apply(columns, 0, 0, batch, True, 0.3)
+        pairs.update(zip(done.pairs[0].tolist(), done.pairs[1].tolist(), strict=True))
+        met.update(batch.items[done.counted].tolist())
+        skipped += len(done.fresh) - len(done.counted)
+    assert skipped > 50
+
+    users, times, actions, items = (np.array(column) for column in zip(*rows, strict=True))
+    told = Told(
+        users.astype(object), items.astype(object), actions.astype(np.uint8), times, np.zeros(len(rows), np.float32)
+    )
+    counts = timeline(told, Catalog.build({}), variation=0.3).counts(len(rows), OnlineParams())
+    assert pairs == Counter(zip(counts.a.tolist(), counts.b.tolist(), strict=True))
+    assert met == Counter(counts.item.tolist())

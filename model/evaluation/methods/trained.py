@@ -129,8 +129,8 @@ class Part(Method):
 
 
 def events_of(line: Timeline, end: int, catalog: Catalog) -> Events:
-    """The first `end` events again as events, items outside the catalogue left out."""
-    at = np.flatnonzero(line.rows[:end] >= 0)
+    """The first `end` events again as events: those that are counted, items outside the catalogue left out."""
+    at = np.flatnonzero((line.rows[:end] >= 0) & line.fresh[:end])
     ids = np.array(catalog.ids, object)
     users = np.array([str(u) for u in line.users[at]], object)
     nothing = np.full(len(at), np.nan, np.float32)

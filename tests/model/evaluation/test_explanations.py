@@ -20,9 +20,9 @@ def test_agreement_by_hand():
     costs = np.array([[3.0, 1.0], [1.0, 2.0], [0.0, 4.0]])
     said = np.array([[0.9, 0.5], [0.0, 0.0], [0.0, 0.1]])
     found = agreement(said, costs)
-    # the first is the dearest for one item of two: it costs 3 of 3, and 1 of 4
+    # the first is the dearest for one item of two: it costs 3, where that is the most, and 1, where 4 is
     assert found["first"] == 0.5
-    assert found["lost"] == pytest.approx((3 + 1) / (3 + 4))
+    assert found["lost"] == (3 + 1) / 2
     # item one: both pairs told apart are right; item two: 0 before 1 and 0 before 2 are wrong, 2 before 1 is right
     assert found["order"] == pytest.approx((1 + (1 - 2) / 3) / 2)
 
@@ -33,8 +33,7 @@ def test_agreement_of_what_tells_nothing_apart_is_none():
 
 def test_a_history_without_an_item_is_one_in_which_it_was_never_met():
     h = met([1, 2, 1, 3])
-    whole, no_one, no_three = (item_hash(f"i{k:02}") if k else 0 for k in (0, 1, 3))
-    found = without(h, np.array([whole, no_one, no_three], np.uint64))
+    found = without(h, np.array([[0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], bool))
     ids = {0: "", **{item_hash(f"i{k:02}"): k for k in (1, 2, 3)}}
     assert [[ids[i] for i in row] for row in found.items.tolist()] == [[1, 2, 1, 3], ["", "", 2, 3], ["", 1, 2, 1]]
     assert found.times.tolist() == [[1000, 2000, 3000, 4000], [0, 0, 2000, 4000], [0, 1000, 2000, 3000]]
@@ -62,8 +61,13 @@ def test_reasons_are_right_where_one_interaction_leads_to_the_item():
     assert found.rankers["reasons"]["order"].mean() > 0.9
     rows = found.rows()
     assert rows["reasons"]["above chance"].low > 0.3
-    assert rows["chance"]["order"].mean == 0.0
+    assert (rows["chance"]["order"].mean, rows["best"]["first"].mean) == (0.0, 1.0)
+    assert rows["chance"]["lost"].mean < rows["reasons"]["lost"].mean <= rows["best"]["lost"].mean
     assert "attention" not in rows
+    assert (found.facts["named"] > 0).all()
+    # three of seven are named, and when all three are gone the others take their place in the mean
+    assert found.facts["explained"].mean() > 0.8
+    assert 0.2 < found.facts["truly"].mean() < found.facts["explained"].mean()
 
 
 def test_an_encoder_that_looks_back_has_its_attention_compared():
@@ -72,5 +76,5 @@ def test_an_encoder_that_looks_back_has_its_attention_compared():
     config = ModelConfig(dim=16, layers=1, text_dim=world.texts().shape[1], items=len(world.catalog))
     (exam,) = temporal.exams(world, (0.7, 0.8, 1.0))[1]
     found = measure(world, Engine(world.catalog, world.texts(), Recommender(config).eval()), exam, 10)
-    assert set(found.rankers) == {"reasons", "newest", "attention", "chance"}
+    assert set(found.rankers) == {"reasons", "newest", "attention", "chance", "best"}
     assert np.isfinite(found.rankers["attention"]["order"]).all()
