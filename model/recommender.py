@@ -75,6 +75,11 @@ class Recommender(nn.Module):
     def mix(self) -> Mix:
         return self.config.mix
 
+    @property
+    def known(self) -> NDArray[np.uint64]:
+        """The hashes of the items that it has id embeddings for, u64[items]."""
+        return self.hashes.cpu().numpy().view(np.uint64)
+
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         read = text if self.lexicon is None else self.lexicon.encode(catalog.texts)
         return catalog.contents(read, self.config.own_dim)

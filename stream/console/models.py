@@ -62,7 +62,7 @@ def withdraw(kafka: Bootstrap = None) -> None:
 
 def evaluate(
     data: Data,
-    protocol: Annotated[str, typer.Option(help="temporal, basket, loo or session-stream.")] = "temporal",
+    protocol: Annotated[str, typer.Option(help="temporal, basket, loo, continual or session-stream.")] = "temporal",
     models: Annotated[
         str,
         typer.Option(
@@ -98,6 +98,7 @@ def evaluate(
 
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
+    from model.evaluation.methods.lived import ways
     from model.evaluation.methods.registry import DEFAULTS, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
@@ -115,6 +116,8 @@ def evaluate(
     methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]
+    if protocol == "continual":
+        methods += [way for method in methods if isinstance(method, Trained) for way in ways(method)]
     if folder:
         methods += released(world, Path(folder))
     wanted = [r for r in rows.split(",") if r]
