@@ -108,7 +108,7 @@ def evaluate(
     texts = cache(lambda: texts_of(found, catalog, "cpu"))
     s = settings()
     # Without a disk cache: what users did would lie there as vectors for ever.
-    encode = TextEncoder(s.encoder.name).encode
+    encode = TextEncoder(s.encoder.name, precision=s.encoder.precision).encode
     splits = (begin - 0.05, begin, 1.0)
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})

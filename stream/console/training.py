@@ -120,7 +120,8 @@ def _made(
     texts = texts_of(found, catalog, config.device)
     events = found.events.take(slice(0, int(end * len(found.events))))
     named = checkpoint.data_hash(events)
-    read = TextEncoder(settings().encoder.name, config.device).encode
+    s = settings().encoder
+    read = TextEncoder(s.name, config.device, precision=s.precision).encode
 
     def fit(c: TrainConfig, tell: Tell, resumable: Path | None = None) -> Recommender:
         start, since = (parent.model, parent.until) if parent else (None, None)
@@ -251,6 +252,6 @@ def texts_of(found: Dataset, catalog: Catalog, device: str) -> np.ndarray:
 
     s = settings()
     with progress("encoding texts") as bar:
-        return TextEncoder(s.encoder.name, device, s.cache).encode(
+        return TextEncoder(s.encoder.name, device, s.cache, s.encoder.precision).encode(
             [found.items[item].text_for_encoder() for item in catalog.ids], bar
         )
