@@ -11,6 +11,7 @@ from rich.table import Table as Grid
 from model.evaluation.exams import Method, World
 from model.evaluation.methods.text import tfidf_svd
 from model.evaluation.tables import Table
+from model.evaluation.values import Values
 from model.metrics import Interval
 
 Tables = Mapping[str, tuple[Table, list[Method]]]
@@ -27,6 +28,16 @@ def rows_of(table: Table, world: World) -> dict[str, dict[str, Any]]:
     return table.rows(tfidf_svd(texts, 64))
 
 
+def of_values(values: Values) -> Grid:
+    """How far off values were told."""
+    grid = Grid(title=f"values of {len(values.users)} events: MAE", title_justify="left")
+    for column in ("told by", "mae", "biases less this, paired by user"):
+        grid.add_column(column)
+    for name, row in values.rows().items():
+        grid.add_row(name, *map(str, row.values()))
+    return grid
+
+
 def as_dict(tables: Tables, world: World) -> dict[str, Any]:
     """All of it in plain values, an interval as [mean, low, high]."""
     found: dict[str, Any] = {}
@@ -35,17 +46,18 @@ def as_dict(tables: Tables, world: World) -> dict[str, Any]:
         found[name] = {
             "questions": len(table.asks),
             "methods": {
-                method: {"settings": settings.get(method, {}), **{m: _plain(v) for m, v in row.items()}}
+                method: {"settings": settings.get(method, {}), **{m: plain(v) for m, v in row.items()}}
                 for method, row in rows_of(table, world).items()
             },
             "best": table.best,
-            "behind": {n: {m: _plain(v) for m, v in row.items()} for n, row in table.behind().items()},
+            "behind": {n: {m: plain(v) for m, v in row.items()} for n, row in table.behind().items()},
             "segments": table.by_segment(),
         }
     return found
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """An interval as [mean, low, high]; what is else is as it is."""
     return [value.mean, value.low, value.high] if isinstance(value, Interval) else value
 
 

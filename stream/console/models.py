@@ -102,7 +102,8 @@ def evaluate(
     from model.evaluation.methods.registry import DEFAULTS, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
-    from model.evaluation.report import as_dict, draw, shown
+    from model.evaluation.report import as_dict, draw, of_values, plain, shown
+    from model.evaluation.values import engines, told
 
     found, catalog = catalogued(data)
     texts = cache(lambda: texts_of(found, catalog, "cpu"))
@@ -124,10 +125,14 @@ def evaluate(
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
         tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted, every)
+    values = told(world, engines(tables["temporal"][1]), begin) if "temporal" in tables else None
     if plot:
         draw(tables, found.name, Path(plot))
     if as_json:
-        print(json.dumps({"data": found.name, "protocol": protocol, "rows": as_dict(tables, world)}))
+        said = {n: {m: plain(v) for m, v in row.items()} for n, row in values.rows().items()} if values else {}
+        print(json.dumps({"data": found.name, "protocol": protocol, "rows": as_dict(tables, world), "values": said}))
         return
     for table in shown(tables, found.name, world):
         out.print(table)
+    if values is not None:
+        out.print(of_values(values))

@@ -99,7 +99,7 @@ class Served(Method):
     def __init__(
         self, world: World, engine: Engine, name: str, neural_only: bool = False, mix: Mix | None = None
     ) -> None:
-        self.name, self._world, self._engine, self._alone = name, world, engine, neural_only
+        self.name, self._world, self.engine, self._alone = name, world, engine, neural_only
         self._mix = mix or engine.mix
         self._counting = Counting(world, OnlineParams())
 
@@ -111,7 +111,7 @@ class Served(Method):
         self.learn(line, last)
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
-        h, engine = asked.histories, self._engine
+        h, engine = asked.histories, self.engine
         neural = engine.encode(h, engine.profiles(h)).vectors.cpu().numpy() @ engine.item_vectors.T
         if self._alone:
             return neural

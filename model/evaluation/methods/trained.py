@@ -78,13 +78,18 @@ class Trained(Method):
         self._served = Served(self.world, engine, self.name)
         self._served.learn(line, end)
 
+    @property
+    def engine(self) -> Engine:
+        """Of what it learned last."""
+        return self._served.engine
+
     def model(self, line: Timeline, end: int) -> Recommender:
         """What comes of the first `end` events; made once, however many rows and parts ask for it."""
         if self._line is not line:
             self._line, self._made, self.spent = line, {}, {}
         if end not in self._made:
-            began = time.process_time()
             start, since = self._begin(line, end)
+            began = time.process_time()
             events, texts = events_of(line, end, self.world.catalog), self.world.texts()
             self._made[end] = train(
                 events, self.world.catalog, texts, self.config, encode=self.world.encode, start=start, since=since
