@@ -1,14 +1,12 @@
-"""What value (a rating, a number of stars) a user will give an item: biases, and a small head on vectors over them.
+"""What value (a rating, a number of stars) a user will give an item: biases, and a small head on vectors beside them.
 
-Not part of a list, and not the head that is trained beside a recommender (`heads.py`): any engine's vectors will do.
-Biases run with the events, so a prediction knows what came before it and nothing else, in what is learned as in what
-is asked. The head is a ridge regression of what biases leave on the product of user and item vector and on the item's.
+Not part of a list, and not the head that is trained beside a recommender (`heads.py`): any engine's item vectors will
+do. All of it runs with the events: what is said of a value knows what came before it and nothing else, in what is
+learned as in what is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 SHRINK = (1.0, 3.0, 10.0, 30.0)
 """So many events must agree before a bias counts by half: tried for items and for users."""
-RIDGE = (1.0, 10.0, 100.0, 1000.0, 10_000.0)
+TASTE_SHRINK = (3.0, 10.0, 30.0, 100.0)
 TO_CHOOSE = 0.2
 """Share of what is learned, the last, by which a strength is chosen."""
 
@@ -58,35 +56,54 @@ def biases(
     return running(users, items, values, *min(product(SHRINK, SHRINK), key=off))
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """Weights f64[2D+1] of `features`."""
-
-    weights: NDArray[np.float64]
-
-    def __call__(self, made: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is to be added to the biases, f64[n]."""
-        return made @ self.weights
-
-    @staticmethod
-    def fit(made: NDArray[np.float64], left: NDArray[np.float64], ridge: Sequence[float] = RIDGE) -> Head:
-        """From features f64[n,F] in time order and what biases left of each value; of the ridges the one that is off by
-        least on the last of them.
-        """
-        split = int(len(made) * (1 - TO_CHOOSE))
-
-        def off(strength: float) -> float:
-            weights = _solved(made[:split], left[:split], strength)
-            return float(np.abs(made[split:] @ weights - left[split:]).mean())
-
-        return Head(_solved(made, left, min(ridge, key=off)))
+def tastes(
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    left: NDArray[np.float64],
+    vectors: NDArray[np.floating],
+    shrink: float,
+) -> NDArray[np.float64]:
+    """What each user's taste says of each item, f64[n]: the product of the item's vector with the mean of those that
+    the user valued before, each times what biases had `left` of its value, as if `shrink` more had left nothing.
+    vectors f[N,D] by item.
+    """
+    said = np.zeros(len(left))
+    sums: dict[int, tuple[NDArray[np.float64], int]] = {}
+    nothing = np.zeros(vectors.shape[1])
+    for n, (u, i, r) in enumerate(zip(users.tolist(), items.tolist(), left.tolist(), strict=True)):
+        total, count = sums.get(u, (nothing, 0))
+        said[n] = total @ vectors[i] / (shrink + count)
+        sums[u] = total + r * vectors[i], count + 1
+    return said
 
 
-def features(users: NDArray[np.floating], items: NDArray[np.floating]) -> NDArray[np.float64]:
-    """User and item vectors f[n,D], each brought to length 1, as f64[n,2D+1]: their product, the item's, and 1."""
-    u, v = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in (users, items))
-    return np.concatenate([u * v, v, np.ones((len(u), 1))], axis=1).astype(np.float64)
+def head(
+    users: NDArray[np.integer],
+    items: NDArray[np.integer],
+    left: NDArray[np.float64],
+    vectors: NDArray[np.floating],
+    learned: int,
+) -> NDArray[np.float64]:
+    """What is to be added to the biases of each value, f64[n]: `tastes` times a weight, by least squares over the first
+    `learned` of them; of the strengths the one that is off by least on the last of these.
+    """
+    unit = centred(vectors)
+    split = int(learned * (1 - TO_CHOOSE))
+    best, found = np.inf, np.zeros(len(left))
+    for shrink in TASTE_SHRINK:
+        said = tastes(users, items, left, unit, shrink)
+        off = float(np.abs(left - weight_of(said[:split], left[:split]) * said)[split:learned].mean())
+        if off < best:
+            best, found = off, weight_of(said[:learned], left[:learned]) * said
+    return found
 
 
-def _solved(made: NDArray[np.float64], left: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    return np.linalg.solve(made.T @ made + ridge * np.eye(made.shape[1]), made.T @ left)
+def weight_of(said: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    """By how much `said` is to be multiplied to come nearest to `left`, in squares."""
+    return float(said @ left / max(said @ said, 1e-12))
+
+
+def centred(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Item vectors without their mean, each brought to length 1."""
+    moved = vectors.astype(np.float64) - vectors.mean(0)
+    return moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-9)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.ratings import Head, biases, features, running
+from model.ratings import biases, centred, head, running, tastes, weight_of
 
 
 def column(*values: float) -> np.ndarray:
@@ -43,24 +43,42 @@ def test_the_strength_of_biases_is_chosen_on_what_is_learned_alone():
     assert np.abs(said - values)[1000:].mean() < 0.25 * np.abs(values - values.mean())[1000:].mean()
 
 
-def test_features_by_hand():
-    made = features(column(3.0, 4.0)[None], column(0.0, 2.0)[None])
-    np.testing.assert_allclose(made, [[0.0, 0.8, 0.0, 1.0, 1.0]])
-    np.testing.assert_array_equal(features(np.zeros((1, 2)), np.zeros((1, 2))), [[0, 0, 0, 0, 1]])
+def test_tastes_by_hand():
+    """Vectors of length 2, shrunk by 1 value: user 0 liked item 0 by 3 and item 1 by -1."""
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    users, items, left = column(0, 0, 1, 0), column(0, 1, 2, 2), column(3.0, -1.0, 9.0, 0.0)
+    said = tastes(users, items, left, vectors, 1.0)
+    # nothing is known; item 1 has nothing of item 0; nothing is known of user 1; (0.6 * 3 - 0.8 * 1) / (1 + 2)
+    assert said.tolist() == pytest.approx([0.0, 0.0, 0.0, 1 / 3])
 
 
-def test_a_head_by_hand():
-    """Of x = 1, 2 with 2, 4 left: w = (1*2 + 2*4) / (1 + 4 + ridge)."""
-    head = Head.fit(column(1.0, 2.0)[:, None], column(2.0, 4.0), ridge=(5.0,))
-    assert head.weights.tolist() == pytest.approx([1.0])
-    assert head(column(7.0)[:, None]).tolist() == pytest.approx([7.0])
+def test_a_weight_by_hand():
+    assert weight_of(column(1.0, 2.0), column(3.0, 1.0)) == pytest.approx((1 * 3 + 2 * 1) / (1 + 4))
+    assert weight_of(column(0.0), column(2.0)) == 0.0
+
+
+def test_vectors_without_their_mean_at_length_one():
+    made = centred(np.array([[4.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
+    np.testing.assert_allclose(made, [[1, 0], [-1, 0], [0, 0]])
 
 
 def test_a_head_finds_a_taste_that_biases_cannot_say_and_no_more_where_there_is_none():
     rng = np.random.default_rng(0)
-    users, items = rng.normal(size=(2, 3000, 8))
-    made = features(users, items)
-    taste = made[:, :8].sum(1)
-    for left, share in ((taste, 0.1), (rng.normal(size=3000), 1.02)):
-        head = Head.fit(made[:2000], left[:2000])
-        assert np.abs(left - head(made))[2000:].mean() < share * np.abs(left)[2000:].mean()
+    users, items = rng.integers(30, size=3000), rng.integers(40, size=3000)
+    vectors, likes = rng.normal(size=(40, 8)), rng.normal(size=(30, 8))
+    unit = centred(vectors)
+    taste = (likes[users] * unit[items]).sum(1)
+    for left, share in ((taste, 0.7), (rng.normal(size=3000), 1.02)):
+        added = head(users, items, left, vectors, 2000)
+        assert np.abs(left - added)[2000:].mean() < share * np.abs(left)[2000:].mean()
+
+
+def test_what_a_head_adds_knows_nothing_of_what_is_asked():
+    rng = np.random.default_rng(0)
+    users, items, left = rng.integers(5, size=300), rng.integers(9, size=300), rng.normal(size=300)
+    vectors = rng.normal(size=(9, 4))
+    whole, changed = head(users, items, left, vectors, 200), left.copy()
+    changed[250] += 10
+    again = head(users, items, changed, vectors, 200)
+    np.testing.assert_array_equal(whole[:251], again[:251])
+    assert not np.array_equal(whole[251:], again[251:])  # but on the way it learns
