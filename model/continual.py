@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import log_softmax, normalize
+from torch.nn.functional import log_softmax
 
-from model.config import ContinualConfig
 from model.loss import NEVER, Beside, answers
 from model.recommender import Recommender
 from model.replay import Timeline
@@ -24,6 +23,8 @@ from model.sequences import Batch, Cut, Sequences
 
 RIDGE = 10.0
 """Texts are at length 1: so many items must agree before a direction of their texts counts by half."""
+MOST = 20_000
+"""Items, evenly spread, that the ids of new ones are learned from."""
 
 
 class ContinualError(ValueError):
@@ -64,14 +65,17 @@ def place_ids(model: Recommender, text_NP: Tensor, new: NDArray[np.bool_]) -> No
     """
     if new.all() or not new.any():
         return
+    known = np.flatnonzero(~new)
+    some = torch.from_numpy(known[:: -(-len(known) // MOST)])
+    fresh = torch.from_numpy(np.flatnonzero(new))
     with torch.no_grad():
-        texts_NP = normalize(text_NP.cpu() - model.text_mean.cpu(), dim=-1).double()
-        new_N = torch.from_numpy(new)
-        known_MP, ids_MD = texts_NP[~new_N], model.id.weight[~new_N].double().cpu()
-        mean_D = ids_MD.mean(0)
-        gram_PP = known_MP.T @ known_MP + RIDGE * torch.eye(known_MP.shape[1], dtype=torch.float64)
-        weights_PD = torch.linalg.solve(gram_PP, known_MP.T @ (ids_MD - mean_D))
-        model.id.weight[new_N] = (mean_D + texts_NP[new_N] @ weights_PD).to(model.id.weight)
+        texts_MP, ids_MD = (x.double() for x in (model.direction(text_NP[some]), model.id.weight[some]))
+        mean_D, ridge = (
+            ids_MD.mean(0),
+            RIDGE * torch.eye(texts_MP.shape[1], dtype=torch.float64, device=texts_MP.device),
+        )
+        weights_PD = torch.linalg.solve(texts_MP.T @ texts_MP + ridge, texts_MP.T @ (ids_MD - mean_D))
+        model.id.weight[fresh] = (mean_D + model.direction(text_NP[fresh]).double() @ weights_PD).float()
 
 
 def distilled(model: Recommender, data: Sequences, text_NP: Tensor, new: NDArray[np.bool_], weight: float) -> Beside:
@@ -97,8 +101,3 @@ def divergence(then_XC: Tensor, now_XC: Tensor) -> Tensor:
     """KL(then || now) of two softmaxes, a mean over rows."""
     then_XC, now_XC = log_softmax(then_XC.float(), -1), log_softmax(now_XC.float(), -1)
     return (then_XC.exp() * (then_XC - now_XC)).sum(-1).mean()
-
-
-def going_on(config: ContinualConfig, parent: str, since: int, events: int) -> dict[str, object]:
-    """What the record of the experiment says of where it began. parent: the checksum of its folder."""
-    return {"parent": parent, "since": since, "new_events": events, **config.model_dump()}

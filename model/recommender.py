@@ -131,7 +131,11 @@ class Recommender(nn.Module):
 
     def embed_text(self, text_NP: Tensor) -> Tensor:
         """The texts' part of item vectors, f32[N,D]."""
-        return self.text(normalize(text_NP - self.text_mean, dim=-1))
+        return self.text(self.direction(text_NP))
+
+    def direction(self, text_NP: Tensor) -> Tensor:
+        """Text vectors without their mean, at length 1: what a model reads of a text, f32[N,P]."""
+        return normalize(text_NP - self.text_mean, dim=-1)
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
         read = encode if self.lexicon is None else self.lexicon.encode
