@@ -55,7 +55,7 @@ class ContinualConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    replay: float = Field(default=3.0, ge=0, description="old windows for each new one, drawn anew in each epoch")
+    replay: float = Field(default=0.0, ge=0, description="old windows for each new one, drawn anew in each epoch")
     distill: float = Field(default=0.0, ge=0, description="weight of answering as the model that it began from")
     rate: float = Field(default=0.5, gt=0, description="of the learning rate that a training from nothing has")
     held_out: float = Field(default=0.25, gt=0, lt=1, description="share of the new events, the last, that choose")

@@ -49,7 +49,7 @@ class TextEncoder:
     ) -> None:
         self.name = name
         self.device = device
-        self.precision = precision
+        self.precision: Precision = precision
         self._cache = None if cache is None else cache / "text-vectors.sqlite"
         self._loaded: tuple[Any, Any] | None = None
         self._weights: str | None = None

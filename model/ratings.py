@@ -48,10 +48,11 @@ def biases(
 ) -> NDArray[np.float64]:
     """`running` with the strengths that are off by least on the last of the first `learned` values."""
     late = slice(int(learned * (1 - TO_CHOOSE)), learned)
-    first = tuple(column[:learned] for column in (users, items, values))
 
     def off(strengths: tuple[float, float]) -> float:
-        return float(np.abs(running(*first, *strengths)[late] - values[late]).mean())
+        return float(
+            np.abs(running(users[:learned], items[:learned], values[:learned], *strengths)[late] - values[late]).mean()
+        )
 
     return running(users, items, values, *min(product(SHRINK, SHRINK), key=off))
 

@@ -16,10 +16,10 @@ WAYS: Mapping[str, Mapping[str, float] | None] = MappingProxyType(
     {
         "not updated": None,
         "continued": {},
-        "continued, no replay": {"replay": 0.0},
-        "continued, less replay": {"replay": 1.0},
-        "continued, distilled": {"replay": 0.0, "distill": 1.0},
-        "continued, both": {"distill": 1.0},
+        "continued, replay 1": {"replay": 1.0},
+        "continued, replay 3": {"replay": 3.0},
+        "continued, distilled": {"distill": 1.0},
+        "continued, both": {"replay": 3.0, "distill": 1.0},
     }
 )
 """By name: nothing, or settings of [train.continual] over those at hand."""

@@ -57,13 +57,13 @@ def test_one_model_lives_on_while_the_other_is_trained_anew(world: World, monkey
 
     monkeypatch.setattr(trained, "train", noted)
     whole = Trained(world, "cnn/pooled/attention", 0)
-    lives = [life for life in ways(whole) if life.name.endswith(("not updated", "no replay"))]
+    lives = [life for life in ways(whole) if life.name.endswith(("not updated", "replay 1"))]
     tables = evaluate(world, "continual", [whole, *lives], k=1)
     assert list(tables) == ["new", "old"]
     line = continual.exams(world)["new"][1][0].line
     since = [int(line.times[end - 1]) for end in (408, 468)]
     anew = [(n, False, None, TINY.continual.replay) for n in (408, 468, 528)]
-    gone_on = [(468, True, since[0], 0.0), (528, True, since[1], 0.0)]
+    gone_on = [(468, True, since[0], 1.0), (528, True, since[1], 1.0)]
     assert sorted(runs, key=str) == sorted([*anew, *gone_on], key=str)  # each once, whatever rows ask
     table = tables["new"][0]
     assert list(table.answers) == [whole.name, *(life.name for life in lives)]
