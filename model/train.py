@@ -27,20 +27,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import resume, tfidf
+from model import continual, resume, tfidf
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
 from model.heads import accuracy_f1
 from model.longterm import Encode, Pooled
-from model.loss import batch_loss, head_outcomes
+from model.loss import Beside, batch_loss, head_outcomes
 from model.mix import Mix
 from model.online import OnlineParams
 from model.parallel import Group
 from model.recommender import Recommender
 from model.replay import Timeline, timeline
-from model.sequences import Batch, Sampler, Sequences, batch, sequences, shuffled, windows
+from model.sequences import Batch, Cut, Sampler, Sequences, batch, sequences, shuffled, windows
 from model.tune import Validation, fit_mix, validation_set
 
 Progress = Callable[[dict], None]
@@ -68,11 +68,19 @@ class _Job:
     path: Path | None
     key: str
     group: Group
+    goes_on: bool = False
+    first: int = 0
+    """The first event that is new to `start`, where it goes on from that."""
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def engine(self, model: Recommender, mix: Mix | None = None) -> Engine:
         c = self.config
         return Engine(self.catalog, self.text, model, mix, c.device, encode=self.encode, seen=c.seen)
+
+    @property
+    def rate(self) -> float:
+        """The greatest learning rate."""
+        return self.config.learning_rate * (self.config.continual.rate if self.goes_on else 1.0)
 
     def saved(self, phase: str) -> resume.State | None:
         """What an interrupted run left in this phase."""
@@ -95,6 +103,7 @@ def train(
     resumable: Path | None = None,
     start: Recommender | None = None,
     group: Group | None = None,
+    since: int | None = None,
 ) -> Recommender:
     """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
@@ -102,14 +111,18 @@ def train(
     "refit"), epoch, epochs, loss, seconds, and in "fit" also hr and ndcg at 10. encode: for profiles that are
     documents. resumable: a file to keep the state in while it runs; where an interrupted run of the same training
     has left one, it goes on from there. start: a model to begin from, of the same parts, in place of noise; give events
-    of its time too, or it forgets them. group: the processes that train it together, all called alike; only the first
-    reports and writes. Reseeds torch's global generator: one seed fixes a run on one machine.
+    of its time too, or it forgets them. since: the newest event that `start` has learned, in ms: it goes on with what
+    is later, as `continual.py` and `config.continual` say. group: the processes that train it together, all called
+    alike; only the first reports and writes. Reseeds torch's global generator: one seed fixes a run on one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
     if (line.times[1:] < line.times[:-1]).any():
         raise TrainError("events are not in time order: sort them by ts first")
-    split = int(len(line) * (1 - c.held_out))
+    first, held_out = 0, c.held_out
+    if since is not None:
+        first, held_out = continual.first_new(line, since), c.continual.held_out
+    split = first + int((len(line) - first) * (1 - held_out))
     valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
@@ -118,10 +131,12 @@ def train(
     sizes = {"text_dim": read + own, "own_dim": own, "items": len(catalog)}
     architecture = c.model.model_copy(update=sizes)
     begun = b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters()) if start is not None else b""
-    key = resume.key(c, begun, line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors)
+    columns = (line.users, line.items, line.times, line.actions)
+    key = resume.key(c, begun, str(since), *columns, catalog.hashes, text_vectors)
     group = group or Group()
     report = progress if progress is not None and group.first else lambda _: None
     job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key, group)
+    job.goes_on, job.first = since is not None, first
     model, found = _chosen(job, split, valid)
     if c.refit:
         model, _ = _fit(job, len(line), None, found)
@@ -138,6 +153,7 @@ def train(
         "config": c.model_dump(mode="json"),
         "texts": resume.key(text_vectors),
         "curve": job.curve,
+        "until": int(line.times[-1]),
         "environment": environment() | {"processes": group.size, "bf16": halved(c)},
     }
     if resumable is not None and group.first:
@@ -219,11 +235,27 @@ class _Run:
         if self.model.rating is not None:
             self.model.rating.set_values(self._data.values[np.isfinite(self._data.values)])
         self.model.to(c.device)
-        self._steps = math.ceil(len(windows(self._data, self.model.window, self._rng)) / c.batch)
+        self._beside = self._going_on(job) if job.goes_on else None
+        self._steps = math.ceil(len(self._cuts(self._data)) / c.batch)
         self._parameters = list(self.model.parameters())
         self._optimizer = _optimizer(self.model, c)
         self._halved = halved(c)
         self._mean = {n: p.detach().clone() for n, p in self.model.named_parameters()} if c.ema else {}
+
+    def _going_on(self, job: _Job) -> Beside | None:
+        """Places what is new to the model that it goes on from. What holds it to that, where it is asked for."""
+        assert job.start is not None
+        new = continual.unmet(job.line, job.first, np.isin(job.catalog.hashes, job.start.known))
+        continual.place_ids(self.model, self._text_NP, new)
+        weight = self._config.continual.distill
+        return continual.distilled(self.model, self._data, self._text_NP, new, weight) if weight else None
+
+    def _cuts(self, data: Sequences) -> list[Cut]:
+        """The windows of an epoch."""
+        cuts = windows(data, self.model.window, self._rng)
+        if not self._job.goes_on:
+            return cuts
+        return continual.chosen(data, cuts, self._job.first, self._config.continual.replay, self._rng)
 
     def epoch(self, number: int) -> float:
         """One pass over all windows. The mean loss."""
@@ -236,7 +268,7 @@ class _Run:
             sampler = Sampler(data, len(self._text_NP), c.negatives, own)
         if not group.first:  # each its own noise; the first's is that of a run with one process
             torch.manual_seed(c.seed + 1_000_003 * (number * group.size + group.rank))
-        cuts = windows(data, model.window, self._rng)
+        cuts = self._cuts(data)
         self._rng.shuffle(cuts)
         model.train()
         losses, step = [], (number - 1) * self._steps
@@ -256,7 +288,7 @@ class _Run:
         loss, targets = 0.0, len(some.target) if some is not None else 0
         if some is not None and targets:
             with torch.autocast(self._text_NP.device.type, torch.bfloat16, enabled=self._halved):
-                said = batch_loss(self.model, some, data, self._text_NP, self._config)
+                said = batch_loss(self.model, some, data, self._text_NP, self._config, self._beside)
             said.backward()
             loss = said.item()
         mean = self._job.group.averaged(self._parameters, loss, targets)
@@ -266,7 +298,7 @@ class _Run:
 
     def _walk(self, factor: float) -> None:
         for part in self._optimizer.param_groups:
-            part["lr"] = self._config.learning_rate * factor
+            part["lr"] = self._job.rate * factor
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         with torch.no_grad():

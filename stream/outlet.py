@@ -31,7 +31,7 @@ class Outlet:
     ) -> None:
         device = pick_device(settings.recommend.device)
         self.serving = Serving(
-            TextEncoder(settings.encoder.name, device, settings.cache),
+            TextEncoder(settings.encoder.name, device, settings.cache, settings.encoder.precision),
             trends,
             device,
             Indexes(settings.index, device, settings.cache / "indexes" / settings.topics.catalog),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.config import IndexConfig
 from model.config import RankConfig, SearchConfig, TrainConfig
+from model.encoder import Precision
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -40,6 +41,10 @@ class EncoderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str | None = Field(default=None, description="a folder or name of a BERT model; default: the wheel's MiniLM")
+    precision: Precision = Field(
+        default="fp32",
+        description="bf16: faster where the processor computes in it, lists differ little; set it alike everywhere",
+    )
 
 
 class Settings(BaseModel):

@@ -106,8 +106,9 @@ def explained(
     for done, method in enumerate(methods, 1):
         if isinstance(method, Served | Trained):
             method.learn(exam.line, exam.end)
-            if method.engine is not None:
-                found[method.name] = measure(world, method.engine, exam, questions)
+            engine = method.engine if isinstance(method, Trained) else method.lister
+            if engine is not None:
+                found[method.name] = measure(world, engine, exam, questions)
         if progress is not None:
             progress(done, len(methods))
     if not found:

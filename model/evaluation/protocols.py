@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from model.evaluation import basket, loo, session_stream, temporal
+from model.evaluation import basket, continual, loo, session_stream, temporal
 from model.evaluation.exams import Exam, Method, World
 from model.evaluation.running import Progress, choose, take
 from model.evaluation.tables import Table
@@ -29,6 +29,7 @@ PROTOCOLS: Mapping[str, Callable[[World, tuple[float, float, float]], dict[str, 
     {
         "temporal": _temporal,
         "basket": lambda world, splits: {"basket": basket.exams(world, splits)},
+        "continual": lambda world, splits: continual.exams(world),
         "loo": lambda world, splits: {"loo": loo.exams(world)},
         "session-stream": lambda world, splits: {
             "static": session_stream.exams(world),

@@ -11,6 +11,7 @@ from rich.table import Table as Grid
 from model.evaluation.exams import Method, World
 from model.evaluation.methods.text import tfidf_svd
 from model.evaluation.tables import Table
+from model.evaluation.values import Values
 from model.metrics import Interval
 
 Tables = Mapping[str, tuple[Table, list[Method]]]
@@ -25,6 +26,16 @@ def rows_of(table: Table, world: World) -> dict[str, dict[str, Any]]:
     """By method, every metric. Novelty is by what was learned first; diversity by the words of items (TF-IDF + SVD)."""
     texts = [world.items[i].text_for_encoder() for i in world.catalog.ids]
     return table.rows(tfidf_svd(texts, 64))
+
+
+def of_values(values: Values) -> Grid:
+    """How far off values were told."""
+    grid = Grid(title=f"values of {len(values.users)} events: MAE", title_justify="left")
+    for column in ("told by", "mae", "biases less this, paired by user"):
+        grid.add_column(column)
+    for name, row in values.rows().items():
+        grid.add_row(name, *map(str, row.values()))
+    return grid
 
 
 def as_dict(tables: Tables, world: World) -> dict[str, Any]:

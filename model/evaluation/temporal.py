@@ -33,10 +33,10 @@ def exams(
 
 
 def _exam(name: str, world: World, line: Timeline, first: int, last: int, refresh: int, strict: bool) -> Exam:
-    return Exam(name, line, first, lambda: _papers(world, line, first, last, refresh, strict), last - first)
+    return Exam(name, line, first, lambda: papers(world, line, first, last, refresh, strict), last - first)
 
 
-def _papers(world: World, line: Timeline, first: int, last: int, refresh: int, strict: bool) -> Iterator[Paper]:
+def papers(world: World, line: Timeline, first: int, last: int, refresh: int, strict: bool) -> Iterator[Paper]:
     catalog = world.catalog
     past = Past(line)
     for start in range(first, last, refresh):

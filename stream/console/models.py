@@ -64,7 +64,7 @@ def withdraw(kafka: Bootstrap = None) -> None:
 
 def evaluate(
     data: Data,
-    protocol: Annotated[str, typer.Option(help="temporal, basket, loo or session-stream.")] = "temporal",
+    protocol: Annotated[str, typer.Option(help="temporal, basket, loo, continual or session-stream.")] = "temporal",
     models: Annotated[
         str,
         typer.Option(
@@ -119,17 +119,19 @@ def evaluate(
 
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
+    from model.evaluation.methods.lived import ways
     from model.evaluation.methods.registry import DEFAULTS, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
     from model.evaluation.protocols import length_of
-    from model.evaluation.report import as_dict, draw, shown
+    from model.evaluation.report import as_dict, draw, of_values, plain, shown
+    from model.evaluation.values import engines, told
 
     found, catalog = catalogued(data)
     texts = cache(lambda: texts_of(found, catalog, "cpu"))
     s = settings()
     # Without a disk cache: what users did would lie there as vectors for ever.
-    encode = TextEncoder(s.encoder.name).encode
+    encode = TextEncoder(s.encoder.name, precision=s.encoder.precision).encode
     splits = (begin - 0.05, begin, 1.0)
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
@@ -143,6 +145,8 @@ def evaluate(
     methods = make(named, world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]
+    if protocol == "continual":
+        methods += [way for method in methods if isinstance(method, Trained) for way in ways(method)]
     if folder:
         methods += released(world, Path(folder))
     wanted = [r for r in rows.split(",") if r]
@@ -152,13 +156,17 @@ def evaluate(
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
         tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted, every)
+    values = told(world, engines(tables["temporal"][1]), begin) if "temporal" in tables else None
     if plot:
         draw(tables, found.name, Path(plot))
     if as_json:
         said = as_dict(tables, world)
         if grouped is not None:
             said = {row: told | grouped.as_dict(tables[row][0]) for row, told in said.items()}
-        print(json.dumps({"data": found.name, "protocol": protocol, "rows": said}))
+        valued = {n: {m: plain(v) for m, v in row.items()} for n, row in values.rows().items()} if values else {}
+        print(json.dumps({"data": found.name, "protocol": protocol, "rows": said, "values": valued}))
         return
     for table in [*shown(tables, found.name, world), *(grouped.shown(tables, found.name) if grouped else [])]:
         out.print(table)
+    if values is not None:
+        out.print(of_values(values))

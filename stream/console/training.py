@@ -4,9 +4,9 @@ is told of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -42,7 +42,7 @@ def train(
     action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
     rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="FOLDER", help="Begin from this model, of the same parts.")
+        str | None, typer.Option("--from", metavar="FOLDER", help="Go on from this model: learn what is newer than it.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows per step.", min=1)] = None,
@@ -73,6 +73,7 @@ def train(
 
     with joined(pick_device(device)) as (group, on):
         err.quiet = not group.first  # one speaks for all
+        parent = _parent(Path(start)) if start else None
         config = _train_config(
             {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, "device": on},
             {
@@ -86,8 +87,9 @@ def train(
                 "action_head": action_head,
                 "rating_head": rating_head,
             },
+            parent.model.config.model_dump(exclude={"mix"}) if parent else {},
         )
-        _made(data, Path(folder), end, config, start, search, tensorboard, as_json, group)
+        _made(data, Path(folder), end, config, parent, search, tensorboard, as_json, group)
 
 
 def _made(
@@ -95,7 +97,7 @@ def _made(
     path: Path,
     end: float,
     config: TrainConfig,
-    start: str | None,
+    parent: Parent | None,
     trials: int,
     tensorboard: str | None,
     as_json: bool,
@@ -119,11 +121,12 @@ def _made(
     texts = texts_of(found, catalog, config.device)
     events = human(found.events.take(slice(0, int(end * len(found.events)))), settings().trends.variation)
     named = checkpoint.data_hash(events)
-    read = TextEncoder(settings().encoder.name, config.device).encode
-    begun = checkpoint.load(Path(start)) if start else None
+    s = settings().encoder
+    read = TextEncoder(s.name, config.device, precision=s.precision).encode
 
     def fit(c: TrainConfig, tell: Tell, resumable: Path | None = None) -> Recommender:
-        return train_model(events, catalog, texts, c, tell, read, resumable, begun, group)
+        start, since = (parent.model, parent.until) if parent else (None, None)
+        return train_model(events, catalog, texts, c, tell, read, resumable, start, group, since)
 
     tried: dict[str, Any] = {}
     if trials:
@@ -143,12 +146,34 @@ def _made(
     if not group.first:
         return
     model.record |= tried
+    if parent is not None:
+        model.record["parent"] = {"model": parent.model.name, "sha256": parent.sha256, "until": parent.until}
     checkpoint.save(path, model, datetime.now(UTC), named)
     if as_json:
         print(json.dumps({"metrics": model.metrics, "folder": str(path)}), flush=True)
     else:
         out.print(f"{path}: {model.metrics}", highlight=False)
         out.print(f"announce it to running workers: eddyline release announce {path}")
+
+
+class Parent(NamedTuple):
+    """A model to go on from: the time of the newest event that it has learned (ms), and the checksum of its folder."""
+
+    model: Recommender
+    until: int
+    sha256: str
+
+
+def _parent(folder: Path) -> Parent:
+    from model import checkpoint
+    from stream.errors import ModelError
+    from stream.lists.release import manifest_sha256
+
+    model = checkpoint.load(folder)
+    until = model.record.get("until")
+    if not isinstance(until, int):
+        raise ModelError(f"{folder} does not say which events it has learned", "train it again, then go on from that")
+    return Parent(model, until, manifest_sha256(folder))
 
 
 def _told(at: dict[str, Any], as_json: bool) -> None:
@@ -186,8 +211,10 @@ def _searched(
     return changed(config, found.best), {"search": [asdict(t) for t in found.trials]}
 
 
-def _train_config(run: dict[str, Any], model: dict[str, Any]) -> TrainConfig:
-    """The settings' section [train] with these flags over it (None = not given). Raises ConfigError."""
+def _train_config(run: dict[str, Any], model: dict[str, Any], parts: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The settings' section [train] with these flags over it (None = not given). parts: what a model that goes on is
+    made of, in place of the section's. Raises ConfigError.
+    """
     from pydantic import ValidationError
 
     from model.config import TrainConfig
@@ -195,6 +222,7 @@ def _train_config(run: dict[str, Any], model: dict[str, Any]) -> TrainConfig:
 
     s = settings()
     values = s.train.model_dump()
+    values["model"] |= dict(parts or {})
     values["model"] |= {name: value for name, value in model.items() if value is not None}
     values |= {name: value for name, value in run.items() if value is not None}
     values["action_weights"] = {**s.input.weights, **s.train.action_weights}
@@ -225,6 +253,6 @@ def texts_of(found: Dataset, catalog: Catalog, device: str) -> np.ndarray:
 
     s = settings()
     with progress("encoding texts") as bar:
-        return TextEncoder(s.encoder.name, device, s.cache).encode(
+        return TextEncoder(s.encoder.name, device, s.cache, s.encoder.precision).encode(
             [found.items[item].text_for_encoder() for item in catalog.ids], bar
         )

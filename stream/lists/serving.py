@@ -81,7 +81,7 @@ class Serving:
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
         # reads histories, where profiles are documents: what users did is not remembered on disk
-        self._documents = TextEncoder(encoder.name, encoder.device)
+        self._documents = TextEncoder(encoder.name, encoder.device, precision=encoder.precision)
         self._trends = trends
         self._device = device
         self._indexes = indexes

@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("protocol", ["temporal", "basket", "loo"])
+@pytest.mark.parametrize("protocol", ["temporal", "basket", "loo", "continual"])
 def test_a_folder_goes_through_every_protocol(folder: Path, protocol: str):
     asked = ["evaluate", str(folder), "--protocol", protocol, "--models", "popular,item-knn,counts", "--json"]
     done = CliRunner().invoke(app, [*asked, "--begin", "0.7"])
@@ -32,6 +32,19 @@ def test_a_folder_goes_through_every_protocol(folder: Path, protocol: str):
         found = row["methods"]
         assert list(found) == ["popular", "item-knn", "counts"]
         assert found["counts"]["mrr"][0] > found["popular"]["mrr"][0]
+
+
+def test_values_are_told_where_there_are_some(folder: Path):
+    lines = [f"u{u},i{(u + n) % 12},click,{1000 * (10 * n + u)},{1 + (u + n) % 2}" for n in range(9) for u in range(10)]
+    (folder / "events.csv").write_text("\n".join(["user,item,action,ts,value", *lines]))
+    asked = ["evaluate", str(folder), "--models", "popular,fallback", "--begin", "0.7", "--rows", "temporal"]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)["values"]
+    assert list(values) == ["mean", "biases", "biases + fallback"]
+    assert values["mean"]["mae"][0] == pytest.approx(0.5, abs=0.01)  # every second is a 2, the others are 1
+    assert values["biases"]["mae"][0] < 0.35  # an item always has the same
+    assert "values of 27 events: MAE" in CliRunner().invoke(app, asked).stdout
 
 
 def test_a_table_and_a_plot_for_people(folder: Path):

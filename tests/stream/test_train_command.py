@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from stream.console.training import _train_config
-from stream.errors import ConfigError
+from model.checkpoint import save
+from model.config import ModelConfig
+from model.recommender import Recommender
+from stream.console.cli import app
+from stream.console.training import _parent, _train_config
+from stream.errors import ConfigError, ModelError
+from stream.lists.release import manifest_sha256
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +57,41 @@ def test_training_is_told_what_may_be_shown_again(monkeypatch: pytest.MonkeyPatc
 def test_a_flag_that_means_nothing_is_named(run: dict, model: dict, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         _train_config(run, model)
+
+
+def test_a_model_goes_on_as_what_its_parent_is_made_of() -> None:
+    made = _train_config({}, {"fusion": "gate", "dim": None}, {"short_term": "lstm", "dim": 24})
+    assert (made.model.short_term, made.model.dim, made.model.fusion) == ("lstm", 24, "gate")
+    assert made.model.long_term == "buckets"
+
+
+def test_training_goes_on_from_a_folder_and_the_record_names_it(tmp_path: Path) -> None:
+    data, first, second = tmp_path / "shop", tmp_path / "1", tmp_path / "2"
+    data.mkdir()
+    lines = [f"u{u},i{(u + n) % 12},click,{1000 * (20 * n + u)}" for n in range(9) for u in range(20)]
+    (data / "events.csv").write_text("\n".join(["user,item,action,ts", *lines]))
+    small = ["--short-term", "cnn", "--long-term", "pooled", "--dim", "16", "--layers", "1", "--epochs", "2"]
+    for asked in (
+        ["--end", "0.6", "--out", str(first), *small],
+        ["--out", str(second), "--from", str(first), "--epochs", "2"],
+    ):
+        done = CliRunner().invoke(app, ["train", str(data), "--device", "cpu", *asked])
+        assert done.exit_code == 0, done.output
+    record = json.loads((second / "experiment.json").read_text())
+    assert record["parent"] == {
+        "model": "cnn-attention@1",
+        "sha256": manifest_sha256(first),
+        "until": 1000 * 107,
+    }
+    assert record["until"] == 1000 * 179
+    assert record["config"]["model"]["short_term"] == "cnn" and record["config"]["model"]["dim"] == 16
+    again = CliRunner().invoke(
+        app, ["train", str(data), "--device", "cpu", "--out", str(second), "--from", str(second)]
+    )
+    assert "bring newer ones" in str(again.exception)
+
+
+def test_a_folder_that_does_not_say_what_it_has_learned_is_not_gone_on_from(tmp_path: Path) -> None:
+    save(tmp_path / "old", Recommender(ModelConfig(dim=16, layers=1)), datetime.now(UTC))
+    with pytest.raises(ModelError, match="does not say which events"):
+        _parent(tmp_path / "old")

@@ -70,6 +70,7 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "regulars",
         ),
         "loo": ("popular", "item-knn", "ease", "tfidf-svd", "counts", "fallback-neural", "fallback"),
+        "continual": ("cnn-lstm-attention/pooled/attention",),
         "session-stream": ("popular", "counts", "counts+repeat", "walks", "walks-ranked"),
     }
 )

@@ -99,14 +99,14 @@ class Served(Method):
     def __init__(
         self, world: World, engine: Engine, name: str, neural_only: bool = False, mix: Mix | None = None
     ) -> None:
-        self.name, self._world, self._engine, self._alone = name, world, engine, neural_only
+        self.name, self._world, self.engine, self._alone = name, world, engine, neural_only
         self._mix = mix or engine.mix
         self._counting = Counting(world, OnlineParams())
 
     @property
-    def engine(self) -> Engine | None:
+    def lister(self) -> Engine | None:
         """What makes its lists; None where its vectors are asked alone, of which no worker makes lists."""
-        return None if self._alone else self._engine
+        return None if self._alone else self.engine
 
     def learn(self, line: Timeline, end: int) -> None:
         if not self._alone:
@@ -116,7 +116,7 @@ class Served(Method):
         self.learn(line, last)
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
-        h, engine = asked.histories, self._engine
+        h, engine = asked.histories, self.engine
         neural = engine.encode(h, engine.profiles(h)).vectors.cpu().numpy() @ engine.item_vectors.T
         if self._alone:
             return neural
@@ -129,5 +129,5 @@ class Served(Method):
         """The scores of what a worker's list could have; -inf for what the bounds on exposure leave out of it."""
         shown = np.where(asked.allowed, scores, -np.inf)
         rows = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), scores.shape)
-        kept = self._engine.bounds.kept(rows, shown, self._online, self._world.places)
+        kept = self.engine.bounds.kept(rows, shown, self._online, self._world.places)
         return np.where(kept, scores, -np.inf)

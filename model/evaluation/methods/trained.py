@@ -4,6 +4,7 @@ its parts, alone and left out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -59,34 +60,47 @@ class Trained(Method):
     seeded = True
 
     def __init__(self, world: World, name: str, seed: int, config: TrainConfig | None = None) -> None:
-        self.name, self._world = name, world
+        self.name, self.world = name, world
         short, long, fusion = name.split("/")
         config = config or world.train or TrainConfig()
         changes = {"short_term": short, "long_term": long, "fusion": fusion}
         found = ModelConfig.model_validate(config.model.model_dump() | changes)
         update = {"seed": seed, "model": found, "action_weights": world.weights}
-        self._config = config.model_copy(update=update)
-        self._learned: tuple[Timeline, int, Recommender] | None = None
+        self.config = config.model_copy(update=update)
+        self._line: Timeline | None = None
+        self._made: dict[int, Recommender] = {}
+        self.spent: dict[int, float] = {}
+        """CPU-seconds of each training, by how many events it had."""
 
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
-        world = self._world
+        world = self.world
         engine = Engine(world.catalog, world.texts(), model, encode=world.encode, exposure=world.exposure)
-        self._served = Served(self._world, engine, self.name)
+        self._served = Served(world, engine, self.name)
         self._served.learn(line, end)
 
     @property
-    def engine(self) -> Engine | None:
+    def engine(self) -> Engine:
         """What makes its lists, once it has learned."""
         return self._served.engine
 
     def model(self, line: Timeline, end: int) -> Recommender:
-        """What comes of the first `end` events; trained once, however many rows and parts ask for it."""
-        if self._learned is None or self._learned[0] is not line or self._learned[1] != end:
-            events, texts = events_of(line, end, self._world.catalog), self._world.texts()
-            made = train(events, self._world.catalog, texts, self._config, encode=self._world.encode)
-            self._learned = line, end, made
-        return self._learned[2]
+        """What comes of the first `end` events; made once, however many rows and parts ask for it."""
+        if self._line is not line:
+            self._line, self._made, self.spent = line, {}, {}
+        if end not in self._made:
+            start, since = self._begin(line, end)
+            began = time.process_time()
+            events, texts = events_of(line, end, self.world.catalog), self.world.texts()
+            self._made[end] = train(
+                events, self.world.catalog, texts, self.config, encode=self.world.encode, start=start, since=since
+            )
+            self.spent[end] = time.process_time() - began
+        return self._made[end]
+
+    def _begin(self, line: Timeline, end: int) -> tuple[Recommender | None, int | None]:
+        """A model to go on from, and the newest event that it has learned: none."""
+        return None, None
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)
@@ -95,12 +109,15 @@ class Trained(Method):
         return self._served.scores(asked)
 
     def settings(self) -> dict[str, object]:
-        seed: dict[str, object] = {"seed": self._config.seed}
-        return seed if self._learned is None else seed | self._learned[2].metrics
+        said: dict[str, object] = {"seed": self.config.seed}
+        if self._made:
+            said |= self._made[max(self._made)].metrics
+            said["cpu_seconds"] = [round(self.spent[end], 1) for end in sorted(self.spent)]
+        return said
 
     def parts(self) -> list[Method]:
         """Each part of it alone, and the whole without each: of the one training."""
-        return [Part(self, self._world, part) for part in PARTS]
+        return [Part(self, self.world, part) for part in PARTS]
 
 
 class Part(Method):
