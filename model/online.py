@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 from model.catalog import Catalog
+from model.kin import Kin
 from model.mix import Mix
 
 PAIR_STEPS = 20
@@ -46,6 +47,9 @@ class OnlineParams(BaseModel):
     )
     recency: float = Field(
         default=0.85, gt=0, le=1, description="weight of a window position relative to the next newer one"
+    )
+    kin: float = Field(
+        default=0.0, ge=0, description="interactions at which an item borrows half from its kin; 0: none borrows"
     )
 
 
@@ -103,10 +107,11 @@ def pairs_of(before: NDArray[np.uint64], new: NDArray[np.uint64]) -> tuple[NDArr
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Decayed counts over the rows of a catalogue, as of one bucket: they add up. followed f64[N,N] as CSR: how often b
+    """Decayed counts over the rows of a `catalog`, as of one bucket: they add up. followed f64[N,N] as CSR: how often b
     came after a; met f64[N], decayed as pairs are, and popular f64[N].
     """
 
+    catalog: Catalog
     followed: Any
     met: NDArray[np.float64]
     popular: NDArray[np.float64]
@@ -124,6 +129,7 @@ class Sums:
         followed: Any = sparse.csr_array((often, (a[both], b[both])), shape=(n, n))
         followed.sum_duplicates()
         return Sums(
+            catalog,
             followed,
             np.bincount(at[known], by_pair_age[known], n).astype(np.float64),
             np.bincount(at[known], by_age[known], n).astype(np.float64),
@@ -131,7 +137,7 @@ class Sums:
 
     def __add__(self, other: Sums) -> Sums:
         """Both together; they must be as of the same bucket."""
-        return Sums(self.followed + other.followed, self.met + other.met, self.popular + other.popular)
+        return Sums(self.catalog, self.followed + other.followed, self.met + other.met, self.popular + other.popular)
 
     def scores(self, p: OnlineParams) -> OnlineScores:
         """Shrunk shares, and popularity with one interaction added to each item."""
@@ -139,7 +145,8 @@ class Sums:
         per_row = np.diff(steps.indptr)
         steps.data = (self.followed.data / np.repeat(np.maximum(self.met + p.shrink, 1e-9), per_row)).astype(np.float32)
         popular = self.popular + 1.0
-        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
+        kin = Kin.of(self.catalog, self.met, p.kin) if p.kin else None
+        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p, kin)
 
 
 Followers = list[tuple[NDArray[np.int32], NDArray[np.float32]]]
@@ -152,12 +159,13 @@ class OnlineScores:
 
     `steps` is a CSR f32[N,N]: the shrunk, decayed share of a's interactions that b followed. `popularity`
     f32[N] sums to 1 and is above 0 everywhere (one interaction is added to each item), so an item that nobody
-    has met yet can still be shown.
+    has met yet can still be shown. `kin`: items that borrow, where any do.
     """
 
     steps: Any
     popularity: NDArray[np.float32]
     params: OnlineParams
+    kin: Kin | None = None
 
     @staticmethod
     def empty(catalog: Catalog, params: OnlineParams | None = None) -> OnlineScores:
@@ -184,7 +192,11 @@ class OnlineScores:
         The mean over the window's items, weighted by recency, of the share of interactions that the item
         followed.
         """
-        return self._related(window).toarray()
+        counted = self._related(window)
+        related = counted.toarray()
+        if self.kin is not None:
+            related[:, self.kin.rows] += self.kin.borrowed(counted)
+        return related
 
     def returned(self, history: NDArray[np.int32], mix: Mix) -> NDArray[np.float32]:
         """What users come back to: the share of each item in the histories i32[B,L] (catalogue rows, -1 = none, newest
@@ -197,6 +209,8 @@ class OnlineScores:
 
     def followers(self, window: NDArray[np.int32]) -> Followers:
         """`related` where it is not zero: for each window, items and how much each follows it."""
+        if self.kin is not None:
+            return [(at := np.flatnonzero(line).astype(np.int32), line[at]) for line in self.related(window)]
         firsts, there = self.steps.indptr[window], window >= 0
         counts = np.where(there, self.steps.indptr[window + 1] - firsts, 0)
         if counts.sum() > FEW:
@@ -238,15 +252,29 @@ class OnlineScores:
             line[rows[there]] = 0
         return out
 
-    def strongest(self, followers: Followers, mix: Mix, allowed: NDArray[np.bool_], m: int) -> NDArray[np.int32]:
+    def strongest(
+        self,
+        followers: Followers,
+        mix: Mix,
+        allowed: NDArray[np.bool_],
+        m: int,
+        popularity: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.int32]:
         """The m allowed items (bool[B,N]) that the counts say most for, what the user met left aside, in no order:
-        i32[B,m], -1 where there are fewer.
+        i32[B,m], -1 where there are fewer. popularity: how popular items are to each user f32[B,N], where it differs.
 
         What follows nothing in the window counts by its popularity alone, so only what follows something, and the
         most popular, are looked at.
         """
         out = np.full((len(followers), m), -1, np.int32)
         for b, (at, share) in enumerate(followers):
+            if popularity is not None:
+                score = mix.popular * popularity[b]
+                score[at] += mix.related * share
+                best = np.argpartition(np.where(allowed[b], -score, np.inf), m - 1)[:m]
+                best = best[allowed[b, best]]
+                out[b, : len(best)] = best
+                continue
             shown = allowed[b, at]
             at, share = at[shown], share[shown]
             score = mix.related * share + mix.popular * self.popularity[at]
@@ -277,12 +305,19 @@ class OnlineScores:
         """The part of `related` that each item of a window i32[K] gives to each candidate i32[n]: f32[K,n];
         summed over K, `related`.
         """
+        weights = self._weights(window[None])[0][:, None]
+        if self.kin is not None:
+            steps = self.steps[np.maximum(window, 0)]
+            share = steps[:, candidates].toarray()
+            lent = np.zeros((len(window), self.steps.shape[1]), np.float32)
+            lent[:, self.kin.rows] = self.kin.borrowed(steps)
+            return np.where(window[:, None] >= 0, share + lent[:, candidates], np.float32(0)) * weights
         wanted = np.maximum(window, 0).astype(np.int64)[:, None] * self.steps.shape[1] + candidates
         at = np.minimum(np.searchsorted(self._places, wanted), max(len(self._places) - 1, 0))
         if not len(self._places):
             return np.zeros(wanted.shape, np.float32)
         there = (self._places[at] == wanted) & (window >= 0)[:, None]
-        return np.where(there, self.steps.data[at], np.float32(0)) * self._weights(window[None])[0][:, None]
+        return np.where(there, self.steps.data[at], np.float32(0)) * weights
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""

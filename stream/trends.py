@@ -41,6 +41,11 @@ class TrendsConfig(BaseModel):
     bucket_ms: int = Field(default=7 * 86_400_000, ge=1000)
     buckets: int = Field(default=52, ge=1, description="buckets kept, counted back from the newest event")
     refresh_s: float = Field(default=2.0, gt=0, description="how often scores are computed anew from counts")
+    kin: float = Field(
+        default=0.0,
+        ge=0,
+        description="interactions at which an item borrows half from the counts of its categories; 0: none does",
+    )
 
 
 class Counted(NamedTuple):
