@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,10 +21,12 @@ from model.blended import Blended
 from model.catalog import Catalog
 from model.config import Seen
 from model.fusion import Fused
-from model.history import Histories, seen_hash
+from model.history import ACTION_CODE, Histories, seen_hash, weight_table
+from model.leaning import Lean, Leaner
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
 from model.online import Followers, OnlineScores
+from model.people import About
 from model.reasons import Ranked, Reasoner
 
 MAX_FETCH = 2048
@@ -96,17 +99,41 @@ class Engine:
         """
         return self._long_term.profiles(h, self.catalog.index_of(h.items))
 
-    def encode(self, h: Histories, profiles: list[NDArray[np.float32]]) -> Fused:
+    def encode(self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None) -> Fused:
         """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
-        too), and weighed as the mix wants windows of this length to be.
+        too), weighed as the mix wants windows of this length to be, and with the interests that are stated.
         """
         window, rows = self.window_rows(h)
         with self._inference():
             fused = self.model.encode(window, rows, self._items, profiles)
-            if self.mix.by_window == EVEN:
-                return fused
-            weight = self._window_weight(window, fused)
-            return Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+            if self.mix.by_window != EVEN:
+                weight = self._window_weight(window, fused)
+                fused = Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+            return fused if lean is None else lean.fused(fused)
+
+    def lean(self, h: Histories, about: About | None, online: OnlineScores) -> Lean | None:
+        """What is known of the users of these histories beside them, and still weighs; the fallback reads none."""
+        if about is None or about.nothing or self.given is None:
+            return None
+        return self._leaner.lean(about, h.lengths, online.popularity)
+
+    @cached_property
+    def _leaner(self) -> Leaner:
+        return Leaner(self.catalog, self._as_clicked, self.model.leanings)
+
+    def _as_clicked(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """User vectors f32[B,D] of those who clicked these, catalogue rows i32[B,K], left-padded with -1, at one time
+        and did nothing else.
+        """
+        there, click = rows >= 0, ACTION_CODE["click"]
+        h = replace(
+            Histories.empty(*rows.shape),
+            items=np.where(there, self.catalog.hashes[rows], np.uint64(0)),
+            actions=np.where(there, click, 0).astype(np.uint8),
+            weights=np.where(there, weight_table()[click], 0).astype(np.float32),
+            lengths=there.sum(1).astype(np.int32),
+        )
+        return self.encode(h, [np.zeros((0, 0), np.float32)] * len(h)).vectors.cpu().numpy()
 
     def _window_weight(self, window: Histories, fused: Fused) -> torch.Tensor:
         return torch.from_numpy(self.mix.window_weight(window.lengths)).to(fused.vectors.device)
@@ -155,6 +182,7 @@ class Engine:
         online: OnlineScores,
         m: int,
         followers: Followers | None = None,
+        lean: Lean | None = None,
     ) -> NDArray[np.int32]:
         """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, and
         those met before where that speaks for them; each once.
@@ -172,7 +200,8 @@ class Engine:
         near = np.where((near >= 0) & np.take_along_axis(allowed, np.maximum(near, 0), 1), near, -1)
         near = _first(near, m)
         followers = self.followers(h, online) if followers is None else followers
-        found = [near, online.strongest(followers, self.mix, allowed, min(m, n))]
+        popularity = lean.popularity if lean is not None else None
+        found = [near, online.strongest(followers, self.mix, allowed, min(m, n), popularity)]
         if self.mix.repeat and self.seen == "allow":
             met = self.catalog.index_of(h.items)
             found.append(np.where((met >= 0) & np.take_along_axis(allowed, np.maximum(met, 0), 1), met, -1))
@@ -187,6 +216,7 @@ class Engine:
         n: int,
         reasons: bool = True,
         followers: Followers | None = None,
+        lean: Lean | None = None,
     ) -> list[Ranked]:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
 
@@ -200,7 +230,9 @@ class Engine:
         neural, tastes = self._compared(fused, at)
         related = online.related_at(self.followers(h, online) if followers is None else followers, at)
         own = online.returned_at(self.catalog.index_of(h.items), at, self.mix) if self.mix.repeat else None
-        scores = combined(neural, related, online.popularity[at], self.mix, own)
+        popularity = popular_to(lean, online)
+        popular = popularity[at] if popularity.ndim == 1 else np.take_along_axis(popularity, at, 1)
+        scores = combined(neural, related, popular, self.mix, own)
         scores = np.where(there, scores, -np.inf)
         best = np.lexsort((at, -scores), axis=1)[:, :n]
         share = _softmax(scores)
@@ -211,7 +243,7 @@ class Engine:
         if reasons:
             average = (tastes * there).sum(1) / np.maximum(there.sum(1), 1)
             chosen = [tastes[b, best[b, : len(r.items)]] - average[b] for b, r in enumerate(ranked)]
-            self._explain(h, fused, ranked, chosen, online)
+            self._explain(h, fused, ranked, chosen, online, popularity)
         return ranked
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -233,8 +265,9 @@ class Engine:
         ranked: list[Ranked],
         tastes: list[NDArray[np.float32]],
         online: OnlineScores,
+        popularity: NDArray[np.float32],
     ) -> None:
-        """Fills in the reasons of each list. `tastes`: see `Reasoner.explain`."""
+        """Fills in the reasons of each list. `tastes` and `popularity`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -246,10 +279,15 @@ class Engine:
                 fused = replace(fused, short=fused.short * self._window_weight(window, fused))
             lists = [r.items for r in ranked]
             found = self._reasoner.explain(
-                h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix
+                h, window, rows, fused, self.item_vectors, tastes, lists, encode_window, online, self.mix, popularity
             )
         for one, reasons in zip(ranked, found, strict=True):
             one.reasons.extend(reasons)
+
+
+def popular_to(lean: Lean | None, online: OnlineScores) -> NDArray[np.float32]:
+    """How popular every item is: with all f32[N], or to each user f32[B,N] where something is known of them."""
+    return online.popularity if lean is None or lean.popularity is None else lean.popularity
 
 
 def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:

@@ -108,11 +108,13 @@ class Reasoner:
         encode_window: EncodeWindow,
         online: OnlineScores,
         mix: Mix,
+        popularity: NDArray[np.float32],
     ) -> list[list[list[Reason]]]:
         """Reasons for every item of B users' lists (catalogue rows).
 
         rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes: for each list how much more
-        the profile's part of the user vector says for its items than for the average candidate, f32[n].
+        the profile's part of the user vector says for its items than for the average candidate, f32[n]; popularity: of
+        items with all f32[N], or to each user f32[B,N].
         """
         lost = left_out(window, rows, fused, items, lists, encode_window)
         strength = self.categories(h)
@@ -120,7 +122,7 @@ class Reasoner:
         out = []
         for b, chosen in enumerate(lists):
             parts = online.contribution(rows[b], chosen) * mix.related
-            popular = mix.popular * online.popularity[chosen]
+            popular = mix.popular * (popularity if popularity.ndim == 1 else popularity[b])[chosen]
             own = np.zeros(len(chosen), np.float32)
             if met is not None:
                 own = mix.repeat * online.returned_at(met[b : b + 1], chosen[None], mix)[0]
