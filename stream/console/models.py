@@ -66,7 +66,8 @@ def evaluate(
     models: Annotated[
         str,
         typer.Option(
-            help="Methods, with commas between them; short/long/fusion is trained. Default: what suits the protocol."
+            help="Methods, with commas between them; short/long/fusion is trained. Default: what suits the protocol; "
+            "under temporal the model of [train] is trained too."
         ),
     ] = "",
     folder: Annotated[
@@ -98,10 +99,11 @@ def evaluate(
 
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
-    from model.evaluation.methods.registry import DEFAULTS, make, released
+    from model.evaluation.methods.registry import defaults, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
     from model.evaluation.report import as_dict, draw, shown
+    from model.people import People
 
     found, catalog = catalogued(data)
     texts = cache(lambda: texts_of(found, catalog, "cpu"))
@@ -111,8 +113,10 @@ def evaluate(
     splits = (begin - 0.05, begin, 1.0)
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
-    world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
-    methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
+    people = People.of(found.people.values())
+    weights = s.input.weights
+    world = World(found.events, catalog, found.items, texts, weights=weights, encode=encode, train=how, people=people)
+    methods = make(models.split(",") if models else defaults(protocol, how.model), world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]
     if folder:
