@@ -17,6 +17,7 @@ from torch import Tensor
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import WINDOW, Histories
+from model.leaning import Leanings
 from model.longterm import Encode, LongTerm, Pooled
 from model.mix import Mix
 
@@ -44,6 +45,11 @@ class UserModel(Protocol):
     @property
     def mix(self) -> Mix:
         """How it wants to be mixed with the counts."""
+        ...
+
+    @property
+    def leanings(self) -> Leanings | None:
+        """What groups of users lean to, where that was learned."""
         ...
 
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -81,6 +87,7 @@ class Fallback:
     """
 
     name = "fallback"
+    leanings: Leanings | None = None
     recency = 0.9
 
     def __init__(self, dim: int, mix: Mix, window: int = WINDOW) -> None:

@@ -19,6 +19,7 @@ from model.baselines import Fallback, UserModel
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories
+from model.leaning import Leanings
 from model.longterm import Encode, LongTerm
 from model.mix import Mix
 
@@ -40,6 +41,10 @@ class Blended:
     @property
     def mix(self) -> Mix:
         return self.model.mix
+
+    @property
+    def leanings(self) -> Leanings | None:
+        return self.model.leanings
 
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.model.contents(catalog, text)

@@ -5,6 +5,7 @@ Not a registry of models and not a release: one folder, one model.
     model.safetensors   the weights
     config.json         what the model is made of (`ModelConfig`, unknown keys refused)
     metrics.json        what it reached when it was trained
+    groups.safetensors  what groups of users lean to; where users have attributes
     experiment.json     how it was trained: config, data hash, metrics, curve, versions; where `train` made it
     manifest.json       format, time, data hash, and the sha256 of the others
 
@@ -24,15 +25,17 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
+from safetensors import numpy as arrays
 from safetensors.torch import load_file, save_file
 
 from model.config import ModelConfig
 from model.dataset import Events
+from model.leaning import Leanings
 from model.recommender import Recommender
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"
-EXPERIMENT = "experiment.json"
+EXPERIMENT, GROUPS = "experiment.json", "groups.safetensors"
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -85,6 +88,9 @@ def save(folder: Path, model: Recommender, created: datetime, data: str = "") ->
         record = {"data": data, "metrics": model.metrics, **model.record}
         (partial / EXPERIMENT).write_text(json.dumps(record, indent=2))
         written.append(EXPERIMENT)
+    if model.leanings is not None:
+        arrays.save_file(model.leanings.arrays(), partial / GROUPS)
+        written.append(GROUPS)
     manifest = Manifest(
         format=FORMAT,
         model=model.name,
@@ -103,7 +109,7 @@ def load(folder: Path) -> Recommender:
     """The model in `folder`, ready to serve. Raises ModelFolderError for a folder that is missing,
     incomplete, damaged or foreign.
     """
-    manifest(folder)
+    named = manifest(folder).sha256
     config = _parsed(folder / CONFIG, ModelConfig)
     model = Recommender(config)
     try:
@@ -113,6 +119,8 @@ def load(folder: Path) -> Recommender:
             f"{folder / WEIGHTS}: does not fit {CONFIG} ({str(e).splitlines()[0]}); train the model again"
         ) from e
     model.metrics = json.loads((folder / METRICS).read_text())
+    if GROUPS in named:
+        model.leanings = Leanings.of(arrays.load_file(folder / GROUPS))
     if (folder / EXPERIMENT).is_file():
         model.record = json.loads((folder / EXPERIMENT).read_text())
     return model.eval()

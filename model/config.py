@@ -71,7 +71,7 @@ class TrainConfig(BaseModel):
     model: ModelConfig = ModelConfig()
     epochs: int = Field(default=9, ge=1, description="at most; the learning rate falls over all of them")
     patience: int = Field(default=3, ge=1, description="epochs without a better NDCG@10 before stopping")
-    batch: int = Field(default=32, ge=1, description="windows per step")
+    batch: int = Field(default=32, ge=1, description="windows per step; fewer where there are few")
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)

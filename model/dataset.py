@@ -1,13 +1,14 @@
-"""What a data set is: events in time order, items, and a licence. Where they come from is `model.datasets`."""
+"""What a data set is: events in time order, items, users, and a licence. Where they come from is `model.datasets`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Item
+from model.people import Person
 
 
 class DatasetError(ValueError):
@@ -36,10 +37,11 @@ class Events:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Events in time order, items by id, and what a reader must be told about both."""
+    """Events in time order, items and people by id, and what a reader must be told about all of it."""
 
     name: str
     licence: str
     events: Events
     items: dict[str, Item]
     notes: tuple[str, ...] = ()
+    people: dict[str, Person] = field(default_factory=dict)

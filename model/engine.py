@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from model.catalog import Catalog
 from model.config import Seen
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
-from model.history import Histories, seen_hash
+from model.history import ACTION_CODE, Histories, seen_hash, weight_table
+from model.leaning import Lean, Leaner
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
-from model.online import OnlineScores
+from model.online import OnlineScores, looked_up
+from model.people import About
 from model.peruser import PerUser, Shown, first_of
 from model.reasons import RankedLists, Reasoner, Reasons
 
@@ -101,17 +104,41 @@ class Engine:
         """
         return self._long_term.profiles(h, self.catalog.index_of(h.items))
 
-    def encode(self, h: Histories, profiles: list[NDArray[np.float32]]) -> Fused:
+    def encode(self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None) -> Fused:
         """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
-        too), and weighed as the mix wants windows of this length to be.
+        too), weighed as the mix wants windows of this length to be, and with the interests that are stated.
         """
         window, rows = self.window_rows(h)
         with self._inference():
             fused = self.model.encode(window, rows, self._items, profiles)
-            if self.mix.by_window == EVEN:
-                return fused
-            weight = self._window_weight(window, fused)
-            return Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+            if self.mix.by_window != EVEN:
+                weight = self._window_weight(window, fused)
+                fused = Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+            return fused if lean is None else lean.fused(fused)
+
+    def lean(self, h: Histories, about: About | None, online: OnlineScores) -> Lean | None:
+        """What is known of the users of these histories beside them, and still weighs; the fallback reads none."""
+        if about is None or about.nothing or self.given is None:
+            return None
+        return self._leaner.lean(about, h.lengths, online.popularity)
+
+    @cached_property
+    def _leaner(self) -> Leaner:
+        return Leaner(self.catalog, self._as_clicked, self.model.leanings)
+
+    def _as_clicked(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        """User vectors f32[B,D] of those who clicked these, catalogue rows i32[B,K], left-padded with -1, at one time
+        and did nothing else.
+        """
+        there, click = rows >= 0, ACTION_CODE["click"]
+        h = replace(
+            Histories.empty(*rows.shape),
+            items=np.where(there, self.catalog.hashes[rows], np.uint64(0)),
+            actions=np.where(there, click, 0).astype(np.uint8),
+            weights=np.where(there, weight_table()[click], 0).astype(np.float32),
+            lengths=there.sum(1).astype(np.int32),
+        )
+        return self.encode(h, [np.zeros((0, 0), np.float32)] * len(h)).vectors.cpu().numpy()
 
     def _window_weight(self, window: Histories, fused: Fused) -> torch.Tensor:
         return torch.from_numpy(self.mix.window_weight(window.lengths)).to(fused.vectors.device)
@@ -163,6 +190,7 @@ class Engine:
         online: OnlineScores,
         m: int,
         followers: PerUser | None = None,
+        lean: Lean | None = None,
     ) -> NDArray[np.int32]:
         """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, and
         those met before where that speaks for them; each once.
@@ -176,7 +204,8 @@ class Engine:
         shown = self.shown(h)
         near = _near(search, fused.vectors.cpu().numpy(), shown, m)
         followers = self.followers(h, online) if followers is None else followers
-        found = [near, online.strongest(followers, self.mix, shown, min(m, n))]
+        popularity = lean.popularity if lean is not None else None
+        found = [near, online.strongest(followers, self.mix, shown, min(m, n), popularity)]
         if self.mix.repeat and self.seen == "allow":
             met = self.catalog.index_of(h.items)
             found.append(np.where(shown.at(met), met, -1))
@@ -191,6 +220,7 @@ class Engine:
         n: int,
         reasons: bool = True,
         followers: PerUser | None = None,
+        lean: Lean | None = None,
     ) -> RankedLists:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
 
@@ -202,7 +232,8 @@ class Engine:
         neural, tastes = self._compared(fused, at)
         related = (self.followers(h, online) if followers is None else followers).at(at)
         own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
-        scores = combined(neural, related, online.popularity[at], self.mix, own)
+        popularity = popular_to(lean, online)
+        scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
         scores = np.where(there, scores, -np.inf)
         if self.bounds.any:
             there = self.bounds.kept(at, scores, online, n)
@@ -215,7 +246,7 @@ class Engine:
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))
-        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online))
+        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity))
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
@@ -237,8 +268,9 @@ class Engine:
         tastes: NDArray[np.float32],
         windows: NDArray[np.float32],
         online: OnlineScores,
+        popularity: NDArray[np.float32],
     ) -> Reasons:
-        """Reasons of lists i32[B,n]. `tastes`, `windows`: see `Reasoner.explain`."""
+        """Reasons of lists i32[B,n]. `tastes`, `windows`, `popularity`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -248,8 +280,10 @@ class Engine:
         with self._inference():
             if self.mix.by_window != EVEN:  # `vectors` and `long` are weighed already
                 fused = replace(fused, short=fused.short * self._window_weight(window, fused))
-            return self._reasoner.explain(
-                h, window, rows, fused, self.item_vectors, lists, tastes, windows, encode_window, online, self.mix
+            own = self._reasoner
+            parts = (lists, tastes, windows)
+            return own.explain(
+                h, window, rows, fused, self.item_vectors, *parts, encode_window, online, self.mix, popularity
             )
 
 
@@ -271,6 +305,11 @@ def _near(search: Search, vectors: NDArray[np.float32], shown: Shown, m: int) ->
         if not len(users) or fetch >= min(n, max(m, MAX_FETCH)):
             return near
         fetch = min(4 * fetch, n, max(m, MAX_FETCH))
+
+
+def popular_to(lean: Lean | None, online: OnlineScores) -> NDArray[np.float32]:
+    """How popular every item is: with all f32[N], or to each user f32[B,N] where something is known of them."""
+    return online.popularity if lean is None or lean.popularity is None else lean.popularity
 
 
 def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:

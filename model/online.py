@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 from model.catalog import Catalog
+from model.kin import Kin
 from model.mix import Mix
 from model.peruser import PerUser, Shown, first_of
 
@@ -46,6 +47,9 @@ class OnlineParams(BaseModel):
     )
     recency: float = Field(
         default=0.85, gt=0, le=1, description="weight of a window position relative to the next newer one"
+    )
+    kin: float = Field(
+        default=0.0, ge=0, description="interactions at which an item borrows half from its kin; 0: none borrows"
     )
 
 
@@ -122,10 +126,11 @@ def steady(before: NDArray[np.int64], times: NDArray[np.int64], variation: float
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Decayed counts over the rows of a catalogue, as of one bucket: they add up. followed f64[N,N] as CSR: how often b
+    """Decayed counts over the rows of a `catalog`, as of one bucket: they add up. followed f64[N,N] as CSR: how often b
     came after a; met f64[N], decayed as pairs are, and popular f64[N].
     """
 
+    catalog: Catalog
     followed: Any
     met: NDArray[np.float64]
     popular: NDArray[np.float64]
@@ -143,6 +148,7 @@ class Sums:
         followed: Any = sparse.csr_array((often, (a[both], b[both])), shape=(n, n))
         followed.sum_duplicates()
         return Sums(
+            catalog,
             followed,
             np.bincount(at[known], by_pair_age[known], n).astype(np.float64),
             np.bincount(at[known], by_age[known], n).astype(np.float64),
@@ -150,7 +156,7 @@ class Sums:
 
     def __add__(self, other: Sums) -> Sums:
         """Both together; they must be as of the same bucket."""
-        return Sums(self.followed + other.followed, self.met + other.met, self.popular + other.popular)
+        return Sums(self.catalog, self.followed + other.followed, self.met + other.met, self.popular + other.popular)
 
     def scores(self, p: OnlineParams) -> OnlineScores:
         """Shrunk shares, and popularity with one interaction added to each item."""
@@ -158,7 +164,8 @@ class Sums:
         per_row = np.diff(steps.indptr)
         steps.data = (self.followed.data / np.repeat(np.maximum(self.met + p.shrink, 1e-9), per_row)).astype(np.float32)
         popular = self.popular + 1.0
-        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p)
+        kin = Kin.of(self.catalog, self.met, p.kin) if p.kin else None
+        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p, kin)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +174,13 @@ class OnlineScores:
 
     `steps` is a CSR f32[N,N]: the shrunk, decayed share of a's interactions that b followed. `popularity`
     f32[N] sums to 1 and is above 0 everywhere (one interaction is added to each item), so an item that nobody
-    has met yet can still be shown.
+    has met yet can still be shown. `kin`: items that borrow, where any do.
     """
 
     steps: Any
     popularity: NDArray[np.float32]
     params: OnlineParams
+    kin: Kin | None = None
 
     @staticmethod
     def empty(catalog: Catalog, params: OnlineParams | None = None) -> OnlineScores:
@@ -199,7 +207,11 @@ class OnlineScores:
         The mean over the window's items, weighted by recency, of the share of interactions that the item
         followed.
         """
-        return self._related(window).toarray()
+        counted = self._related(window)
+        related = counted.toarray()
+        if self.kin is not None:
+            related[:, self.kin.rows] += self.kin.borrowed(counted)
+        return related
 
     def returned(self, history: NDArray[np.int32], mix: Mix) -> NDArray[np.float32]:
         """What users come back to: the share of each item in the histories i32[B,L] (catalogue rows, -1 = none, newest
@@ -212,6 +224,11 @@ class OnlineScores:
 
     def followers(self, window: NDArray[np.int32]) -> PerUser:
         """`related` where it is not zero: what follows the windows i32[B,K], and how much."""
+        if self.kin is not None:
+            related = self.related(window)
+            user, row = np.nonzero(related)
+            users, items = related.shape
+            return PerUser(users, items, user * items + row, related[user, row])
         firsts, there = self.steps.indptr[window], window >= 0
         counts = np.where(there, self.steps.indptr[window + 1] - firsts, 0)
         users, items = len(window), self.steps.shape[1]
@@ -233,13 +250,27 @@ class OnlineScores:
         weights = _recent(history, mix.repeat_recency)[user, place]
         return PerUser.summed(len(history), self.steps.shape[1], user, history[user, place], weights)
 
-    def strongest(self, followers: PerUser, mix: Mix, shown: Shown, m: int) -> NDArray[np.int32]:
+    def strongest(
+        self,
+        followers: PerUser,
+        mix: Mix,
+        shown: Shown,
+        m: int,
+        popularity: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.int32]:
         """The m items for each user that may be shown and that the counts say most for, what the user met left aside,
-        in no order: i32[B,m], -1 where there are fewer.
+        in no order: i32[B,m], -1 where there are fewer. popularity: how popular items are to each user f32[B,N], where
+        that differs.
 
         What follows nothing in the window counts by its popularity alone, so only what follows something, and the
         most popular, are looked at.
         """
+        if popularity is not None:
+            score = mix.popular * popularity
+            score[followers.user, followers.row] += mix.related * followers.values
+            score[~shown.every()] = -np.inf
+            rows = np.argpartition(-score, m - 1, axis=1)[:, :m].astype(np.int32)
+            return np.where(np.take_along_axis(score, rows, 1) > -np.inf, rows, np.int32(-1))
         score = mix.related * followers.values + mix.popular * self.popularity[followers.row]
         score[~shown.of(followers)] = -np.inf
         often = self._often(followers, shown, m)
@@ -271,12 +302,15 @@ class OnlineScores:
         """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];
         summed over K, `related`.
         """
-        wanted = np.maximum(window, 0).astype(np.int64)[..., None] * self.steps.shape[1] + candidates[:, None]
-        if not len(self._places):
-            return np.zeros(wanted.shape, np.float32)
-        at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
-        there = (self._places[at] == wanted) & (window >= 0)[..., None]
-        return np.where(there, self.steps.data[at], np.float32(0)) * self._weights(window)[..., None]
+        share = np.zeros((*window.shape, candidates.shape[1]), np.float32)
+        if len(self._places):
+            wanted = np.maximum(window, 0).astype(np.int64)[..., None] * self.steps.shape[1] + candidates[:, None]
+            at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
+            share = np.where(self._places[at] == wanted, self.steps.data[at], np.float32(0))
+        if self.kin is not None:
+            lent = self.kin.borrowed(self.steps[np.maximum(window, 0).ravel()])
+            share = share + self.kin.looked_up(lent.reshape(*window.shape, -1), candidates)
+        return np.where((window >= 0)[..., None], share, np.float32(0)) * self._weights(window)[..., None]
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""
@@ -318,3 +352,8 @@ def _decayed(
 ) -> NDArray[np.float64]:
     age_days = np.maximum(now - bucket.astype(np.int64), 0) * (p.bucket_ms / DAY_MS)
     return count * 0.5 ** (age_days / half_life_days)
+
+
+def looked_up(popularity: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Popularity of items of each user, catalogue rows i[B,M]: from one of all users f32[N], or of each f32[B,N]."""
+    return popularity[rows] if popularity.ndim == 1 else np.take_along_axis(popularity, rows, 1)

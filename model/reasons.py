@@ -31,7 +31,7 @@ from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories
 from model.mix import Mix
-from model.online import OnlineScores
+from model.online import OnlineScores, looked_up
 
 NEWEST = 5
 MOST = 3
@@ -178,16 +178,18 @@ class Reasoner:
         encode_window: EncodeWindow,
         online: OnlineScores,
         mix: Mix,
+        popularity: NDArray[np.float32],
     ) -> Reasons:
         """Reasons for every item of B users' lists i32[B,n] (catalogue rows, -1 = none).
 
         rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows f32[B,n]: how much
-        more the profile's part of the user vector, and the window's, say for an item than for the average candidate.
+        more the profile's part of the user vector, and the window's, say for an item than for the average candidate;
+        popularity: of items with all f32[N], or to each user f32[B,N].
         """
         chosen = np.maximum(lists, 0)
         lost = left_out(window, rows, fused, items, chosen, encode_window)
         parts = online.contribution(rows, chosen) * mix.related
-        popular = mix.popular * online.popularity[chosen]
+        popular = mix.popular * looked_up(popularity, chosen)
         own = np.zeros(chosen.shape, np.float32)
         if mix.repeat:
             own = mix.repeat * online.returning(self._catalog.index_of(h.items), mix).at(chosen)

@@ -22,6 +22,7 @@ from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
 from model.history import Histories
+from model.leaning import Leanings
 from model.longterm import SEGMENTS, Encode, LongTerm
 from model.mix import Mix
 from model.tfidf import Lexicon
@@ -39,6 +40,7 @@ class Recommender(nn.Module):
         self.id_dropout = id_dropout
         self.metrics: dict[str, object] = {}
         self.record: dict[str, object] = {}
+        self.leanings: Leanings | None = None
         # torch has no complete u64: the hashes are kept as the i64 of the same bits
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))

@@ -45,6 +45,9 @@ from model.tune import Validation, fit_mix, validation_set
 
 Progress = Callable[[dict], None]
 WARM_UP = 100
+STEPS = 32
+"""Steps that an epoch should have: where windows are few, a step takes fewer of them, though `FEWEST` at least."""
+FEWEST = 8
 LAST_RATE = 0.05
 
 
@@ -236,7 +239,9 @@ class _Run:
             self.model.rating.set_values(self._data.values[np.isfinite(self._data.values)])
         self.model.to(c.device)
         self._beside = self._going_on(job) if job.goes_on else None
-        self._steps = math.ceil(len(self._cuts(self._data)) / c.batch)
+        count = len(self._cuts(self._data))
+        self._batch = min(c.batch, max(count // STEPS, FEWEST))
+        self._steps = math.ceil(count / self._batch)
         self._parameters = list(self.model.parameters())
         self._optimizer = _optimizer(self.model, c)
         self._halved = halved(c)
@@ -272,8 +277,8 @@ class _Run:
         self._rng.shuffle(cuts)
         model.train()
         losses, step = [], (number - 1) * self._steps
-        for first in range(0, len(cuts), c.batch):
-            share = cuts[first : first + c.batch][group.rank :: group.size]
+        for first in range(0, len(cuts), self._batch):
+            share = cuts[first : first + self._batch][group.rank :: group.size]
             some = batch(data, share, model.window, len(self._text_NP), sampler) if share else None
             loss = self._step(some, data, rate(step, c.epochs * self._steps))
             if loss is not None:
@@ -373,11 +378,11 @@ def environment() -> dict[str, Any]:
 
 
 def rate(step: int, total: int) -> float:
-    """The learning rate's factor: a linear warm-up over 100 steps, then a cosine from 1 down to 0.05 at
-    `total`.
+    """The learning rate's factor: a linear warm-up over 100 steps, or a fifth of all where that is less, then a cosine
+    from 1 down to 0.05 at `total`.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
-    return min(1, (step + 1) / WARM_UP) * (LAST_RATE + (1 - LAST_RATE) * cosine)
+    return min(1, (step + 1) / min(WARM_UP, max(total // 5, 1))) * (LAST_RATE + (1 - LAST_RATE) * cosine)
 
 
 def _optimizer(model: Recommender, c: TrainConfig) -> torch.optim.AdamW:

@@ -1,7 +1,7 @@
 """The topology on one page: topics, tables, agent, followers, and the tasks around them.
 
     input topics --agent--> windows, trends (tables) --users who wait--> recommender --> recommendations
-    catalog, release, other partitions' trends --followers--> serving --^
+    catalog, users, release, other partitions' trends --followers--> serving --^
 
 With roles apart, what lies before the recommender is one worker (`stream.intake`) and hands over by a topic, what
 lies behind it another (`stream.outlet`):
@@ -28,6 +28,7 @@ from stream.kafka.assignment import Together
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.follow import Follower
 from stream.kafka.tables import raw_topic
+from stream.kafka.topics import topic_partitions
 from stream.kafka.transport import BatchApp, BatchConsumer, Keeper
 from stream.lists.desk import Desk
 from stream.lists.handover import Handover
@@ -103,6 +104,7 @@ class Pipeline:
         kafka, topics = self.settings.kafka, self.settings.topics
         outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor)
         self._followers[topics.catalog] = Follower(kafka, outlet.serving.on_catalog)
+        self._followers[topics.users] = Follower(kafka, outlet.people.on_users)
         self._followers[topics.release] = Follower(kafka, outlet.serving.on_release)
         return outlet
 
@@ -122,8 +124,10 @@ class Pipeline:
     async def start(self) -> None:
         """Start everything that runs beside Faust. The app itself is started by the worker."""
         await self.producer.start()
-        for topic in self._followers.keys() - {self._trends_topic}:
-            self._followers[topic].follow([TopicPartition(topic, 0)])
+        followed = self._followers.keys() - {self._trends_topic}
+        there = await topic_partitions(self.settings.kafka, followed)
+        for topic in followed:
+            self._followers[topic].follow(tp for tp in there if tp.topic == topic)
         if self.intake is None:
             self._on_owned(set())  # all trends are others'
         tasks: list[Coroutine[Any, Any, None]] = [follower.run() for follower in self._followers.values()]
@@ -133,7 +137,8 @@ class Pipeline:
             tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
         if self.outlet is not None:
             topics = self.settings.topics
-            tasks += self.outlet.tasks([self._followers[t].caught_up for t in (topics.catalog, topics.release)])
+            begun = (topics.catalog, topics.users, topics.release)
+            tasks += self.outlet.tasks([self._followers[t].caught_up for t in begun])
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))
 

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 from model.encoder import TextEncoder
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
+from stream.lists.people import Register
 from stream.lists.recommend import Recommender
 from stream.lists.serving import Serving, leave_a_core, pick_device
 from stream.process.monitor import Monitor
@@ -30,6 +31,7 @@ class Outlet:
         self, settings: Settings, source: Source, trends: Trends, producer: AIOKafkaProducer, monitor: Monitor
     ) -> None:
         device = pick_device(settings.recommend.device)
+        self.people = Register()
         self.serving = Serving(
             TextEncoder(settings.encoder.name, device, settings.cache, settings.encoder.precision),
             trends,
@@ -48,6 +50,7 @@ class Outlet:
             source,
             settings.state.name,
             self.serving,
+            self.people,
             producer,
             settings.topics.recommendations,
             settings.topics.shadow,
@@ -57,7 +60,9 @@ class Outlet:
         )
 
     def tasks(self, caught_up: Sequence[asyncio.Event]) -> list[Coroutine[Any, Any, None]]:
-        """What runs for ever beside the recommender, which begins once catalogue and release are read (`caught_up`)."""
+        """What runs for ever beside the recommender, which begins once catalogue, users and release are read
+        (`caught_up`).
+        """
         return [
             self.serving.run(lambda: all(event.is_set() for event in caught_up)),
             self.serving.refresh_trends(),
@@ -80,6 +85,7 @@ class Outlet:
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
             "profiles_kept": len(self.recommender.profiles),
+            "described": len(self.people),
         }
 
     def stop(self) -> None:

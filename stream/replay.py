@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from aiokafka.partitioner import murmur2
 from model.catalog import Item
 from model.dataset import Events
 from model.history import ACTION_NAME
+from model.people import Person
 from stream.errors import ConfigError, TopicError
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import KafkaConfig, consumer, producer
@@ -136,6 +138,19 @@ async def begin_at(settings: Settings, since_ms: int | None) -> bool:
 async def publish_items(kafka: KafkaConfig, topic: str, items: Iterable[Item]) -> int:
     """Publish items to the compacted catalogue topic; returns how many."""
     return await _compacted(kafka, topic, [Out(i.item.encode(), msgspec.json.encode(i), JSON_HEADERS) for i in items])
+
+
+async def publish_people(kafka: KafkaConfig, topic: str, people: Iterable[Person]) -> int:
+    """Publish users to the compacted topic of users, each to the partition of their events; returns how many."""
+    count = len(await topic_partitions(kafka, [topic]))
+    rows: dict[int, list[Out]] = {}
+    for one in people:
+        out = Out(one.user.encode(), msgspec.json.encode(one), JSON_HEADERS)
+        rows.setdefault(partition_of(one.user, count), []).append(out)
+    async with producer(kafka) as client:
+        sent = [await send(client, topic, partition, records) for partition, records in rows.items()]
+        await asyncio.gather(*chain.from_iterable(sent))
+    return sum(map(len, rows.values()))
 
 
 async def withdraw_items(kafka: KafkaConfig, topic: str, items: Iterable[str]) -> int:

@@ -48,6 +48,11 @@ class TrendsConfig(BaseModel):
         description="what comes like clockwork counts nothing: the least standard deviation of a user's newest 20 gaps "
         "between interactions, as a share of their mean; 0.3 leaves bots out and no people, 0 counts all",
     )
+    kin: float = Field(
+        default=0.0,
+        ge=0,
+        description="interactions at which an item borrows half from the counts of its categories; 0: none does",
+    )
 
 
 class Counted(NamedTuple):

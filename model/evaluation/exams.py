@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from model.dataset import Events
 from model.exposure import ExposureConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
+from model.people import People
 from model.replay import Timeline
 
 
@@ -27,7 +29,7 @@ class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
     `train` is how models are trained, but for their parts and seeds. `exposure` bounds lists of `places` items;
-    `variation` is that of `online.steady`.
+    `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
     """
 
     events: Events
@@ -41,6 +43,12 @@ class World:
     exposure: ExposureConfig | None = None
     places: int = 10
     variation: float = 0.0
+    people: People = field(default_factory=People.empty)
+
+    @cached_property
+    def described(self) -> NDArray[np.int64]:
+        """The row of each user of a timeline, by code, in what is known of people: i64[U], -1 = nothing is."""
+        return self.people.rows(np.unique(self.events.user.astype(str)).tolist())
 
 
 @dataclass(frozen=True, eq=False)

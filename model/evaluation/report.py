@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table as Grid
 
 from model.evaluation.exams import Method, World
@@ -50,10 +52,15 @@ def as_dict(tables: Tables, world: World) -> dict[str, Any]:
                 for method, row in rows_of(table, world).items()
             },
             "best": table.best,
-            "behind": {n: {m: plain(v) for m, v in row.items()} for n, row in table.behind().items()},
+            "behind": _behind_plain(table, None),
             "segments": table.by_segment(),
+            "behind_by_segment": {n: _behind_plain(table, keep) for n, keep in table.segments().items() if keep.any()},
         }
     return found
+
+
+def _behind_plain(table: Table, keep: NDArray[np.bool_] | None) -> dict[str, dict[str, object]]:
+    return {n: {m: plain(v) for m, v in row.items()} for n, row in table.behind(keep).items()}
 
 
 def plain(value: object) -> object:
@@ -75,6 +82,8 @@ def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
         if len(table.answers) > 1:
             yield _behind(table)
         yield _segments(table, f"HR@{table.k} by segment")
+        if len(table.answers) > 1:
+            yield _behind_by_segment(table)
 
 
 def _behind(table: Table) -> Grid:
@@ -92,6 +101,16 @@ def _segments(table: Table, title: str) -> Grid:
         grid.add_column(column)
     for segment, row in table.by_segment().items():
         grid.add_row(segment, str(row["questions"]), *(f"{row[n]:.4f}" for n in table.answers))
+    return grid
+
+
+def _behind_by_segment(table: Table) -> Grid:
+    grid = Grid(title=f"NDCG@{table.k} of {table.best} less the others, by segment", title_justify="left")
+    found = {segment: table.behind(keep) for segment, keep in table.segments().items() if keep.any()}
+    for column in ("segment", *next(iter(found.values()))):
+        grid.add_column(column)
+    for segment, rows in found.items():
+        grid.add_row(segment, *(str(row[f"ndcg@{table.k}"]) for row in rows.values()))
     return grid
 
 

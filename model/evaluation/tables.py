@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model.evaluation.exams import Paper
 from model.history import WINDOW
 from model.metrics import Interval, bootstrap, coverage, diversity, f1, gains, hits, novelty, precision, reciprocal
+from model.mix import SHORT
 
 LIGHT = 20
 """Interactions of a user, or of an item, before the question: none is new or cold, up to so many is light."""
@@ -120,16 +121,18 @@ class Table:
         means = {name: self.metrics(name)[f"ndcg@{self.k}"] for name in self.answers}
         return max(means, key=lambda name: self.interval(means[name]).mean)
 
-    def behind(self) -> dict[str, dict[str, Interval]]:
-        """By how much the best is above each other method, question by question: HR@k and NDCG@k."""
+    def behind(self, keep: NDArray[np.bool_] | None = None) -> dict[str, dict[str, Interval]]:
+        """By how much the best is above each other method, question by question: HR@k and NDCG@k; keep bool[T]: of some
+        questions only.
+        """
         best = self.best
-        differences = {name: self.difference(best, name) for name in self.answers if name != best}
+        differences = {name: self.difference(best, name, keep) for name in self.answers if name != best}
         return {n: {m: d[m] for m in (f"hr@{self.k}", f"ndcg@{self.k}")} for n, d in differences.items()}
 
-    def difference(self, better: str, worse: str) -> dict[str, Interval]:
+    def difference(self, better: str, worse: str, keep: NDArray[np.bool_] | None = None) -> dict[str, Interval]:
         """Paired differences, better less worse: an interval that excludes 0 says that they differ."""
         a, b = self.metrics(better), self.metrics(worse)
-        return {m: self.interval(a[m] - b[m]) for m in a}
+        return {m: self.interval(a[m] - b[m], keep) for m in a}
 
     def segments(self) -> dict[str, NDArray[np.bool_]]:
         """Questions by who asks and what for: bool[T] each."""
@@ -137,6 +140,7 @@ class Table:
         w = np.minimum(h, WINDOW)
         return {
             "new users": h == 0,
+            "first events": (h > 0) & (h < SHORT),
             "light users": (h > 0) & (h <= LIGHT),
             "heavy users": h > LIGHT,
             "cold items": learned == 0,

@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(data.catalog, name="catalog")
+app.add_typer(data.users, name="users")
 app.add_typer(models.release, name="release")
 for command in (
     running.demo,

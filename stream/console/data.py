@@ -1,4 +1,4 @@
-"""`eddyline catalog`, `send`, `replay`: what goes into Kafka."""
+"""`eddyline catalog`, `users`, `send`, `replay`: what goes into Kafka."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from stream.console.common import Bootstrap, err, out, progress, run, settings
 
 catalog = typer.Typer(help="The catalogue of items.", no_args_is_help=True)
+users = typer.Typer(help="What is known of users beside what they did.", no_args_is_help=True)
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder.")]
 
@@ -24,6 +25,22 @@ def publish(data: Data, kafka: Bootstrap = None) -> None:
     err.print(found.licence, highlight=False, markup=False)
     n = run(publish_items(s.kafka, s.topics.catalog, found.items.values()))
     out.print(f"{n} items published to {s.topics.catalog}")
+
+
+@users.command("publish")
+def publish_users(data: Data, kafka: Bootstrap = None) -> None:
+    """Publish the attributes and interests of a data set's users. Example: eddyline users publish ./shop"""
+    from model.datasets import load
+    from stream.errors import ConfigError
+    from stream.replay import publish_people
+
+    s = settings(kafka)
+    found = load(data, s.cache)
+    if not found.people:
+        raise ConfigError(f"{data} describes no users", "write users.csv: a column user, and one for each attribute")
+    err.print(found.licence, highlight=False, markup=False)
+    n = run(publish_people(s.kafka, s.topics.users, found.people.values()))
+    out.print(f"{n} users published to {s.topics.users}")
 
 
 @catalog.command()

@@ -68,7 +68,8 @@ def evaluate(
     models: Annotated[
         str,
         typer.Option(
-            help="Methods, with commas between them; short/long/fusion is trained. Default: what suits the protocol."
+            help="Methods, with commas between them; short/long/fusion is trained. Default: what suits the protocol; "
+            "under temporal the model of [train] is trained too."
         ),
     ] = "",
     folder: Annotated[
@@ -120,12 +121,13 @@ def evaluate(
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
     from model.evaluation.methods.lived import ways
-    from model.evaluation.methods.registry import DEFAULTS, make, released
+    from model.evaluation.methods.registry import defaults, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
     from model.evaluation.protocols import length_of
     from model.evaluation.report import as_dict, draw, of_values, plain, shown
     from model.evaluation.values import engines, told
+    from model.people import People
 
     found, catalog = catalogued(data)
     texts = cache(lambda: texts_of(found, catalog, "cpu"))
@@ -137,8 +139,9 @@ def evaluate(
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
     world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
     world = replace(world, exposure=s.rank.exposure, places=k or length_of(protocol), variation=s.trends.variation)
+    world = replace(world, people=People.of(found.people.values()))
     grouped = Groups(world, data, groups) if groups else None
-    named = models.split(",") if models else DEFAULTS.get(protocol, ())
+    named = models.split(",") if models else defaults(protocol, how.model)
     if noise:
         put_noise(world, found.name, protocol, lambda w: make(named, w, seeds), noise, share, splits, k, tune, as_json)
         return

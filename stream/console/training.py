@@ -28,7 +28,9 @@ Tell = Callable[[dict[str, Any]], None]
 
 def train(
     data: Data,
-    folder: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where the model folder is written.")],
+    folder: Annotated[
+        str | None, typer.Option("--out", metavar="FOLDER", help="Where the model folder is written: models/DATA.")
+    ] = None,
     end: Annotated[float, typer.Option(help="Train on this first share of the events.", min=0.01, max=1)] = 1.0,
     short_term: Annotated[
         str | None, typer.Option(metavar="NAME", help="gpt, lstm, gru, cnn or cnn-lstm-attention.")
@@ -60,7 +62,7 @@ def train(
 ) -> None:
     """Train a model on a data set; interrupted, the same command goes on where it was.
 
-    Examples: eddyline train movielens-100k --out models/1
+    Examples: eddyline train ./shop, which writes models/shop
 
     eddyline train ./shop --out models/2 --short-term cnn-lstm-attention --long-term buckets --fusion gate
 
@@ -89,7 +91,8 @@ def train(
             },
             parent.model.config.model_dump(exclude={"mix"}) if parent else {},
         )
-        _made(data, Path(folder), end, config, parent, search, tensorboard, as_json, group)
+        out_folder = Path(folder) if folder else Path("models") / Path(data).resolve().name
+        _made(data, out_folder, end, config, parent, search, tensorboard, as_json, group)
 
 
 def _made(
@@ -110,12 +113,16 @@ def _made(
     from model import checkpoint
     from model.board import Board
     from model.encoder import TextEncoder
+    from model.leaning import leanings_of
+    from model.people import People
     from model.replay import human
     from model.train import train as train_model
     from stream.errors import ConfigError
 
     if trials and group.size > 1:
         raise ConfigError("--search runs in one process", "search first, then train with what it found")
+    if path.exists() and not (path / checkpoint.MANIFEST).is_file():  # told now, not after hours of training
+        raise checkpoint.ModelFolderError(f"{path}: exists and is no model folder; name another with --out")
     board = Board(Path(tensorboard)) if tensorboard and group.first else None
     found, catalog = catalogued(data)
     texts = texts_of(found, catalog, config.device)
@@ -148,6 +155,7 @@ def _made(
     model.record |= tried
     if parent is not None:
         model.record["parent"] = {"model": parent.model.name, "sha256": parent.sha256, "until": parent.until}
+    model.leanings = leanings_of(events, People.of(found.people.values()), catalog, config.action_weights)
     checkpoint.save(path, model, datetime.now(UTC), named)
     if as_json:
         print(json.dumps({"metrics": model.metrics, "folder": str(path)}), flush=True)

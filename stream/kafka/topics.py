@@ -49,6 +49,11 @@ class TopicsConfig(BaseModel):
         return self.named("catalog")
 
     @property
+    def users(self) -> str:
+        """What is known of users beside what they did."""
+        return self.named("users")
+
+    @property
     def release(self) -> str:
         return self.named("release")
 
@@ -100,6 +105,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
         ),
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),
+        TopicSpec(config.users, n, compacted),
         TopicSpec(config.release, 1, compacted),
         TopicSpec(config.control, 1, compacted),
         TopicSpec(config.dead_letters, n, {"retention.ms": str(28 * DAYS), **large}),

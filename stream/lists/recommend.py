@@ -33,8 +33,10 @@ from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
+    from model.people import About
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
+    from stream.lists.people import Register
     from stream.lists.serving import Served, Serving
 
 log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Recommender:
         source: Source,
         state_name: str,
         serving: Serving,
+        people: Register,
         producer: AIOKafkaProducer,
         topic: str,
         shadow_topic: str,
@@ -100,6 +103,7 @@ class Recommender:
         self._source = source
         self._state_name = state_name
         self._serving = serving
+        self._people = people
         self._producer = producer
         self._topic = topic
         self._shadow_topic = shadow_topic
@@ -138,7 +142,8 @@ class Recommender:
                 self.profiles.clear()
             exact = self._config.exact
             profiles = await self._profiles_now(served, interests) if exact else self._profiles_of(interests)
-            lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles)
+            about = self._people.about([w.user for w in interests.users])
+            lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles, about)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._emit(interests, lists)
 
@@ -196,13 +201,15 @@ class Recommender:
             for w, count, time_ms in zip(interests.users, interests.counts, newest, strict=True)
         ]
 
-    def _compute(self, served: Served, interests: Interests, profiles: list[Profile | None]) -> Lists:
+    def _compute(
+        self, served: Served, interests: Interests, profiles: list[Profile | None], about: About | None
+    ) -> Lists:
         """The lists of a micro-batch, by topic: on the device thread."""
-        events = self._lists(served, interests, profiles, self._emit_config.reasons, "a")
+        events = self._lists(served, interests, profiles, about, self._emit_config.reasons, "a")
         out = {self._topic: events}
         if self._config.shadow and served.shadow is not None:
             own = _profiles(served.shadow, interests)  # its own, and cheap: means of vectors
-            out[self._shadow_topic] = self._lists(served.shadow, interests, own, False, "shadow")
+            out[self._shadow_topic] = self._lists(served.shadow, interests, own, about, False, "shadow")
         outs = {
             topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
             for topic, lists in out.items()
@@ -210,16 +217,22 @@ class Recommender:
         return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
 
     def _lists(
-        self, served: Served, interests: Interests, profiles: Sequence[Profile | None], reasons: bool, variant: str
+        self,
+        served: Served,
+        interests: Interests,
+        profiles: Sequence[Profile | None],
+        about: About | None,
+        reasons: bool,
+        variant: str,
     ) -> list[Recommendation]:
-        engine, h = served.engine, interests.histories
+        engine, h, online = served.engine, interests.histories, served.online
         nothing = np.zeros((0, served.profile_dim), np.float32)
-        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles])
-        online = served.online
+        lean = engine.lean(h, about, online)
+        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean)
         followers = engine.followers(h, online)
         sought = max(self._config.candidates, self._config.n)
-        candidates = engine.candidates(h, fused, served.search, online, sought, followers)
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers)
+        candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
+        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [

@@ -251,7 +251,7 @@ class Serving:
         pair, met = c.b != 0, c.b == 0
         counts = Counts(c.a[pair], c.b[pair], c.bucket[pair], c.n[pair], c.a[met], c.bucket[met], c.n[met])
         now = int(counts.item_bucket.max(initial=0))
-        params = OnlineParams(bucket_ms=self._trends.config.bucket_ms)
+        params = OnlineParams(bucket_ms=self._trends.config.bucket_ms, kin=self._trends.config.kin)
         return OnlineScores.build(catalog, counts, now, params).prepared()
 
 

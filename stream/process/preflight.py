@@ -55,7 +55,7 @@ async def check(settings: Settings) -> int:
         settings.kafka,
         settings.input.topics.values(),
         alike,
-        [topics.catalog, topics.release, topics.control, topics.origin(state)],
+        [topics.catalog, topics.users, topics.release, topics.control, topics.origin(state)],
     )
 
 

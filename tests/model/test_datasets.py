@@ -8,8 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from model.catalog import Catalog
 from model.dataset import Dataset, DatasetError
 from model.datasets import load
+from model.people import Person
 
 EVENTS = "user,item,action,ts,value\nu1,i1,buy,2000,9.5\nu2,i2,view,1000,\nu1,i2,purchase,2000,1\n"
 ITEMS = "item,title,text,categories,price,in_stock\ni1,Bread,,Food|Bakery,2.5,true\ni2,Cheese,Old.,Food,,false\n"
@@ -58,13 +60,66 @@ def test_ids_that_look_like_numbers_stay_words(tmp_path):
         ("user,item,action,ts\nu,i,clik,1\n", "unknown action 'clik'"),
         ("user,item,action,ts\nu,i,view,1.5\n", "whole milliseconds"),
         ("user,item,action,ts\nu,,view,1\n", "1 empty value"),
-        ("", "cannot be read"),
+        ("", "cannot be read.*first line must name the columns"),
+        ("user,item,action,ts\n", "has a header and no events"),
+        ("user;item;action;ts\nu;i;view;1\n", "names user;item;action;ts. Name columns so, with commas"),
+        ("user,item,ts\nu,i,1\n", "where all events are of one kind, write that action in each row"),
+        ("user,item,action,ts\nu,i,view,2026-11-25\n", "whole milliseconds since 1970, found String, as '2026-11-25'"),
+        ("user,item,action,ts\nu,i,view,874965758\n", "looks like seconds.*multiply by 1000"),
+        ("user,item,action,ts\nu,i,view,1795608000000000\n", "finer than milliseconds"),
     ],
 )
 def test_an_unreadable_file_is_named_with_the_reason(tmp_path, text, message):
     (tmp_path / "events.csv").write_text(text)
     with pytest.raises(DatasetError, match=rf"events\.csv: .*{message}"):
         load(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title\nBread\n", "lacks the column.* item"),
+        ("item,title\n,Bread\n", "1 row.* without an item id"),
+        ("item,price\ni1,cheap\n", "price of item i1, 'cheap', is no number"),
+    ],
+)
+def test_items_that_cannot_be_read_are_named_with_the_reason(tmp_path, text, message):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "items.csv").write_text(text)
+    with pytest.raises(DatasetError, match=rf"items\.csv: .*{message}"):
+        load(tmp_path, tmp_path)
+
+
+def test_items_without_a_title_are_called_by_their_id(tmp_path):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "items.csv").write_text("item,categories\ni1,Food|Bakery\n")
+    items = load(tmp_path, tmp_path).items
+    assert [(items[i].title, items[i].categories) for i in ("i1", "i2")] == [("i1", ["Food", "Bakery"]), ("i2", [])]
+
+
+def test_users_have_attributes_and_interests(tmp_path):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "users.csv").write_text("user,age,city,interests\n007,24,,Food|i2\nu2,,Oslo,\n")
+    people = load(tmp_path, tmp_path).people
+    assert people["007"] == Person("007", {"age": "24", "city": None}, ["Food", "i2"])
+    assert people["u2"] == Person("u2", {"age": None, "city": "Oslo"}, [])
+    (tmp_path / "users.csv").write_text("name\nu1\n")
+    with pytest.raises(DatasetError, match=r"users\.csv: lacks the column.* user"):
+        load(tmp_path, tmp_path)
+
+
+def test_items_bring_vectors_of_their_own(tmp_path):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "items.csv").write_text(ITEMS)
+    pl.DataFrame({"item": ["i2", "gone"], "vector": [[3.0, 4.0], [1.0, 0.0]]}).write_parquet(
+        tmp_path / "vectors.parquet"
+    )
+    found = load(tmp_path, tmp_path).items
+    np.testing.assert_allclose(Catalog.build(found).own, [[0, 0], [0.6, 0.8]])
+    for wrong in ([[1.0], [1.0, 2.0]], [[1.0], None], [[float("nan")], [1.0]]):
+        pl.DataFrame({"item": ["i1", "i2"], "vector": wrong}).write_parquet(tmp_path / "vectors.parquet")
+        with pytest.raises(DatasetError, match=r"vectors\.parquet: `vector` must be a list of"):
+            load(tmp_path, tmp_path)
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
@@ -85,7 +140,9 @@ def test_movielens_ratings_become_actions_and_seconds_milliseconds(tmp_path):
     (folder / "ml-100k.inter").write_text("\n".join(ratings) + "\n")
     header = "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"
     (folder / "ml-100k.item").write_text(f'{header}\n0\t"Heat" 2\t1995\tAction Crime\n1\tHeat\t\tunknown\n')
+    (folder / "ml-100k.user").write_text("user_id:token\tage:token\tgender:token\nu\t24\tM\n")
     data = load("movielens-100k", tmp_path)
+    assert data.people == {"u": Person("u", {"age": "24", "gender": "M"})}
     assert data.events.action.tolist() == [3, 2, 2, 1, 1]
     assert data.events.ts.tolist() == [10000, 11000, 12000, 13000, 14000]
     assert (data.items["0"].title, data.items["0"].categories) == ('"Heat" 2 (1995)', ["Action", "Crime"])

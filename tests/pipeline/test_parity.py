@@ -25,14 +25,16 @@ from model.evaluation.methods.served import Served
 from model.evaluation.past import unseen
 from model.exposure import ExposureConfig
 from model.history import ACTION_CODE, ACTION_NAME, HistoryLog
+from model.leaning import leanings_of
 from model.mix import Mix
+from model.people import People, Person
 from model.recommender import Recommender
 from model.replay import timeline
 from model.train import train
 from stream import messages
 from stream.kafka import topics
 from stream.messages import Recommendation
-from stream.replay import JSON_HEADERS, encode_event
+from stream.replay import JSON_HEADERS, encode_event, publish_people
 from stream.settings import load
 from tests.pipeline.harness import Deployment, run, until
 
@@ -93,6 +95,12 @@ def with_a_bot(told: Events, clicks: int = 60) -> Events:
     )
 
 
+def described() -> list[Person]:
+    """Most users say who they are, and some what they like: an item, a category, or what nobody has."""
+    likes = ([], ["i17"], ["golden", "i3"], ["no such thing"])
+    return [Person(f"u{u}", {"side": "left" if u % 4 else "right"}, likes[u % 4]) for u in range(USERS) if u % 8]
+
+
 @pytest.mark.parametrize(("seen", "most"), [("exclude", EVENTS), ("allow", EVENTS // 4)])
 def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     """A worker makes the lists that an evaluation ranks: of a model that is released, and on the shadow topic of the
@@ -113,18 +121,23 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     }
     empty.settings = load(environ=empty.environ)
     deployment = empty.create(ITEMS)
+    people = described()
+    run(publish_people(deployment.settings.kafka, deployment.settings.topics.users, people))
     worker = deployment.worker()
     sent, catalog = events().take(slice(0, most)), Catalog.build({i.item: i for i in ITEMS}, 1)
     sent = with_a_bot(sent) if special else sent
     texts = TextEncoder(cache=deployment.settings.cache).encode(catalog.texts)
     model = small_model(sent, catalog, texts, seen)
+    model.leanings = leanings_of(sent, People.of(people), catalog)
+    assert model.leanings is not None
     checkpoint.save(deployment.folder / "model", model, datetime(2026, 11, 25, tzinfo=UTC))
     assert deployment.cli("release", "announce", str(deployment.folder / "model"), "--name", "ours").code == 0
     until(lambda: worker.ready().status()["model"] == "ours@1", 60, "the release is served")
+    assert worker.status()["described"] == len(people)
 
     live = run(one_by_one(deployment, sent))
     assert worker.status()["conflated"] == 0
-    world = World(sent, catalog, {}, lambda: texts, exposure=exposure, variation=variation)
+    world = World(sent, catalog, {}, lambda: texts, exposure=exposure, variation=variation, people=People.of(people))
     names = deployment.settings.topics
     for topic, other in ((names.recommendations, model), (names.shadow, None)):
         method = Served(world, Engine(catalog, texts, other, seen=seen, exposure=exposure), "offline")

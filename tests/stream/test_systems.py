@@ -27,6 +27,7 @@ from stream.answers.progress import Trigger, Waiting
 from stream.errors import ModelError
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Interests
+from stream.lists.people import Register
 from stream.lists.recommend import RecommendConfig, Recommender
 from stream.lists.release import Release, kind, manifest_sha256
 from stream.lists.serving import Serving
@@ -88,6 +89,7 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
         nothing,
         "v1",
         serving,
+        Register(),
         nothing,
         LISTS,
         SHADOW,
@@ -103,7 +105,7 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
         interests = Interests(users, h, h.lengths.tolist(), [{"click": 7}] * len(users))
         profiles = await recommender._profiles_now(serving.current, interests)
         assert [p is not None and len(p.vectors) > 0 for p in profiles] == [True, False, True]
-        made = recommender._compute(serving.current, interests, profiles)
+        made = recommender._compute(serving.current, interests, profiles, None)
         return {topic: [messages.decode(out.value or b"") for out in outs] for topic, outs in made.outs.items()}
     finally:
         upkeep.cancel()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from model import checkpoint
 from model.catalog import Catalog
+from model.config import ModelConfig
 from model.engine import Engine
 from model.evaluation import basket, session_stream
 from model.evaluation.exams import Method, World
@@ -70,11 +71,19 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "regulars",
         ),
         "loo": ("popular", "item-knn", "ease", "tfidf-svd", "counts", "fallback-neural", "fallback"),
-        "continual": ("cnn-lstm-attention/pooled/attention",),
         "session-stream": ("popular", "counts", "counts+repeat", "walks", "walks-ranked"),
     }
 )
-"""By protocol: what is compared unless methods are named."""
+"""By protocol: what is compared unless methods are named; see `defaults`."""
+
+
+def defaults(protocol: str, model: ModelConfig) -> list[str]:
+    """What is compared under a protocol unless methods are named: under `temporal`, by which defaults are chosen, also
+    this model, and under `continual` it alone. Elsewhere it is to be asked for: papers compare others there, and a
+    training is long.
+    """
+    own = [f"{model.short_term}/{model.long_term}/{model.fusion}"] if protocol in ("temporal", "continual") else []
+    return [*DEFAULTS.get(protocol, ()), *own]
 
 
 def make(names: Sequence[str], world: World, seeds: int = 1) -> list[Method]:
@@ -102,6 +111,7 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 
 def released(world: World, folder: Path) -> list[Method]:
-    """A model folder: as it is released, and its vectors alone."""
+    """A model folder: as it is released, its vectors alone, and, where people are described, as if they were not."""
     engine = Engine(world.catalog, world.texts(), checkpoint.load(folder), encode=world.encode, exposure=world.exposure)
-    return [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]
+    made: list[Method] = [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]
+    return [*made, Served(world, engine, "released, no users.csv", people=False)] if len(world.people) else made

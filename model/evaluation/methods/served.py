@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.engine import Engine
+from model.engine import Engine, popular_to
 from model.evaluation.exams import Asked, Method, World
 from model.evaluation.methods.choosing import sweep
+from model.leaning import Lean
 from model.mix import Mix, combined, counted
 from model.online import OnlineParams, OnlineScores, Sums
 from model.replay import Timeline
@@ -94,13 +95,22 @@ class Counts(Method):
 
 
 class Served(Method):
-    """An engine's vectors (`neural`), or these and the counts as its mix says."""
+    """An engine's vectors (`neural`), or these and the counts as its mix says; `people`: shaped by what is known of
+    users beside what they did.
+    """
 
     def __init__(
-        self, world: World, engine: Engine, name: str, neural_only: bool = False, mix: Mix | None = None
+        self,
+        world: World,
+        engine: Engine,
+        name: str,
+        neural_only: bool = False,
+        mix: Mix | None = None,
+        people: bool = True,
     ) -> None:
         self.name, self._world, self.engine, self._alone = name, world, engine, neural_only
-        self._mix = mix or engine.mix
+        self._mix, self._people = mix or engine.mix, people
+        self._online = OnlineScores.empty(world.catalog)
         self._counting = Counting(world, OnlineParams())
 
     @property
@@ -117,12 +127,14 @@ class Served(Method):
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
         h, engine = asked.histories, self.engine
-        neural = engine.encode(h, engine.profiles(h)).vectors.cpu().numpy() @ engine.item_vectors.T
+        lean = self._lean(asked)
+        neural = engine.encode(h, engine.profiles(h), lean).vectors.cpu().numpy() @ engine.item_vectors.T
         if self._alone:
             return neural
         rows = engine.window_rows(h)[1]
         own = self._online.returned(asked.rows, self._mix) if self._mix.repeat else None
-        scores = combined(neural, self._online.related(rows), self._online.popularity[None], self._mix, own)
+        popular = np.atleast_2d(popular_to(lean, self._online))
+        scores = combined(neural, self._online.related(rows), popular, self._mix, own)
         return self._bounded(scores, asked) if engine.bounds.any else scores
 
     def _bounded(self, scores: NDArray[np.floating], asked: Asked) -> NDArray[np.floating]:
@@ -131,3 +143,10 @@ class Served(Method):
         rows = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), scores.shape)
         kept = self.engine.bounds.kept(rows, shown, self._online, self._world.places)
         return np.where(kept, scores, -np.inf)
+
+    def _lean(self, asked: Asked) -> Lean | None:
+        """What is known of those who ask beside their histories."""
+        if not self._people or not len(self._world.people):
+            return None
+        about = self._world.people.about.take(self._world.described[asked.users])
+        return self.engine.lean(asked.histories, about, self._online)

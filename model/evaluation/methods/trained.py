@@ -17,9 +17,10 @@ from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
-from model.evaluation.exams import Asked, Method, World
+from model.evaluation.exams import Asked, Method, World, liked
 from model.evaluation.methods.served import Served
 from model.fusion import Fused
+from model.leaning import Leanings
 from model.recommender import Recommender
 from model.replay import Timeline
 from model.train import train
@@ -41,17 +42,19 @@ class ProfileOnly(Recommender):
         return Fused(long_BD, torch.zeros_like(fused.short), long_BD)
 
 
-PARTS: Mapping[str, tuple[type[Recommender], bool, bool]] = MappingProxyType(
+NO_USERS = "no users.csv"
+PARTS: Mapping[str, tuple[type[Recommender], bool, bool, bool]] = MappingProxyType(
     {
-        "window only": (WindowOnly, True, False),
-        "profile only": (ProfileOnly, True, False),
-        "counts only": (Recommender, False, True),
-        "no window": (ProfileOnly, True, True),
-        "no profile": (WindowOnly, True, True),
-        "no counts": (Recommender, True, False),
+        "window only": (WindowOnly, True, False, True),
+        "profile only": (ProfileOnly, True, False, True),
+        "counts only": (Recommender, False, True, True),
+        "no window": (ProfileOnly, True, True, True),
+        "no profile": (WindowOnly, True, True, True),
+        "no counts": (Recommender, True, False, True),
+        NO_USERS: (Recommender, True, True, False),
     }
 )
-"""What is left of a model: which vectors, whether they count, and whether the counts do."""
+"""What is left of a model: which vectors, whether they count, whether the counts do, and what is known of users."""
 
 
 class Trained(Method):
@@ -90,11 +93,13 @@ class Trained(Method):
             self._line, self._made, self.spent = line, {}, {}
         if end not in self._made:
             start, since = self._begin(line, end)
-            began = time.process_time()
-            events, texts = events_of(line, end, self.world.catalog), self.world.texts()
-            self._made[end] = train(
-                events, self.world.catalog, texts, self.config, encode=self.world.encode, start=start, since=since
-            )
+            began, world = time.process_time(), self.world
+            events, texts = events_of(line, end, world.catalog), world.texts()
+            made = train(events, world.catalog, texts, self.config, encode=world.encode, start=start, since=since)
+            at = liked(line, 0, end)
+            who, about = world.described[line.users[at]], world.people.about
+            made.leanings = Leanings.learned(who, line.rows[at], about, world.catalog)
+            self._made[end] = made
             self.spent[end] = time.process_time() - began
         return self._made[end]
 
@@ -117,7 +122,8 @@ class Trained(Method):
 
     def parts(self) -> list[Method]:
         """Each part of it alone, and the whole without each: of the one training."""
-        return [Part(self, self.world, part) for part in PARTS]
+        described = len(self.world.people) > 0
+        return [Part(self, self.world, part) for part in PARTS if described or part != NO_USERS]
 
 
 class Part(Method):
@@ -127,15 +133,16 @@ class Part(Method):
 
     def __init__(self, whole: Trained, world: World, part: str) -> None:
         self.name, self._whole, self._world = f"{whole.name}, {part}", whole, world
-        self._kind, self._vectors, self._counts = PARTS[part]
+        self._kind, self._vectors, self._counts, self._people = PARTS[part]
 
     def learn(self, line: Timeline, end: int) -> None:
         whole = self._whole.model(line, end)
         left = self._kind(whole.config)
         left.load_state_dict(whole.state_dict())
+        left.leanings = whole.leanings
         mix = left.mix if self._vectors else left.mix.model_copy(update={"neural": 0.0, "text": 0.0})
         engine = Engine(self._world.catalog, self._world.texts(), left.eval(), mix, encode=self._world.encode)
-        self._served = Served(self._world, engine, self.name, neural_only=not self._counts)
+        self._served = Served(self._world, engine, self.name, not self._counts, people=self._people)
         self._served.learn(line, end)
 
     def add(self, line: Timeline, first: int, last: int) -> None:

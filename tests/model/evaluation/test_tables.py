@@ -50,6 +50,7 @@ def test_segments_say_who_asked_and_what_for():
     table = table_of({"a": [[1, 9, 1, 9]]}, [0, 0, 0, 0], history=[0, 1, 20, 40])
     found = table.by_segment()
     assert found["new users"] == {"questions": 1, "a": 1.0}
+    assert found["first events"] == {"questions": 1, "a": 0.0}
     assert found["light users"] == {"questions": 2, "a": 0.5}
     assert found["heavy users"] == {"questions": 1, "a": 0.0}
     assert found["cold items"] == {"questions": 1, "a": 1.0}
@@ -75,6 +76,8 @@ def test_an_evaluation_is_told_as_text_json_and_plot(tmp_path: Path):
     assert low <= mean <= high
     assert (told["best"], list(told["behind"])) == ("counts", ["popular"])
     titles = ["ring, loo: 10 questions", "counts less the others, paired by user", "HR@3 by segment"]
+    titles.append("NDCG@3 of counts less the others, by segment")
+    assert told["behind_by_segment"]["light users"]["popular"]["hr@3"][0] > 0
     assert [grid.title for grid in shown(tables, "ring", world)] == titles
     draw(tables, "ring", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
