@@ -20,9 +20,9 @@ from model.config import TrainConfig
 from model.fusion import window_facts
 from model.recommender import Recommender
 from model.sequences import Batch, Sequences
+from model.softmax import NEVER, ranking_loss
 
 TEMPERATURE = 0.1
-NEVER = -1e9
 
 
 def batch_loss(model: Recommender, some: Batch, data: Sequences, text_NP: Tensor, c: TrainConfig) -> Tensor:
@@ -42,7 +42,7 @@ def batch_loss(model: Recommender, some: Batch, data: Sequences, text_NP: Tensor
     facts_X2 = window_facts(times_BK, there_BK)[asked_BK]
     users_XD = model.fuse(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
     if some.candidates is None:
-        loss = F.cross_entropy((users_XD @ items_UD.T).masked_fill(met_XC, NEVER), target_X)
+        loss = ranking_loss(users_XD, items_UD, target_X, met_XC)
     else:
         rows_C = torch.from_numpy(some.candidates.rows).to(device)
         chance_C = torch.from_numpy(some.candidates.log_chance).to(device)
