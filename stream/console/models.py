@@ -86,6 +86,10 @@ def evaluate(
         bool,
         typer.Option("--parts", help="Each part of a trained model too, alone and left out: window, profile, counts."),
     ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Keep trained models here; an interrupted training goes on from here."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Ask every N-th question of the test only.", min=1)] = 1,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
@@ -111,7 +115,16 @@ def evaluate(
     splits = (begin - 0.05, begin, 1.0)
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
-    world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
+    world = World(
+        found.events,
+        catalog,
+        found.items,
+        texts,
+        weights=s.input.weights,
+        encode=encode,
+        train=how,
+        keep=Path(keep) if keep else None,
+    )
     methods = make(models.split(",") if models else DEFAULTS.get(protocol, ()), world, seeds)
     if parts:
         methods += [part for method in methods if isinstance(method, Trained) for part in method.parts()]

@@ -5,6 +5,8 @@ its parts, alone and left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -12,16 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import checkpoint
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
-from model.evaluation.exams import Asked, Method, World
+from model.evaluation.exams import Asked, Exam, Method, World
 from model.evaluation.methods.served import Served
+from model.evaluation.running import thinned
 from model.fusion import Fused
+from model.online import OnlineParams, OnlineScores
 from model.recommender import Recommender
 from model.replay import Timeline
 from model.train import train
+from model.tune import Validation
 
 
 class WindowOnly(Recommender):
@@ -67,6 +73,10 @@ class Trained(Method):
         update = {"seed": seed, "model": found, "action_weights": world.weights}
         self._config = config.model_copy(update=update)
         self._learned: tuple[Timeline, int, Recommender] | None = None
+        self._exam: Exam | None = None
+
+    def chosen_by(self, exam: Exam) -> None:
+        self._exam = exam
 
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
@@ -78,9 +88,42 @@ class Trained(Method):
         """What comes of the first `end` events; trained once, however many rows and parts ask for it."""
         if self._learned is None or self._learned[0] is not line or self._learned[1] != end:
             events, texts = events_of(line, end, self._world.catalog), self._world.texts()
-            made = train(events, self._world.catalog, texts, self._config, encode=self._world.encode)
+            kept, valid = self._kept(), self._valid(line, end)
+            made = train(
+                events,
+                self._world.catalog,
+                texts,
+                self._config,
+                encode=self._world.encode,
+                resumable=kept and kept.with_suffix(".resume"),
+                valid=valid,
+            )
+            if kept is not None:
+                checkpoint.save(kept, made, datetime.now(UTC))
             self._learned = line, end, made
         return self._learned[2]
+
+    def _kept(self) -> Path | None:
+        """The folder that the model is kept in."""
+        if self._world.keep is None:
+            return None
+        self._world.keep.mkdir(parents=True, exist_ok=True)
+        return self._world.keep / f"{self.name.replace('/', '-')}-{self._config.seed}"
+
+    def _valid(self, line: Timeline, end: int) -> Validation | None:
+        """The questions that settings are chosen by, where none of them is about what is learned; else None: the last
+        part of what is learned chooses.
+        """
+        exam = self._exam
+        if exam is None or exam.line is not line or exam.end != end:
+            return None
+        papers = thinned(exam, self._config.validation_events)
+        if not papers:
+            return None
+        params, catalog = OnlineParams(), self._world.catalog
+        online = OnlineScores.build(catalog, line.counts(end, params), line.as_of(end, params), params)
+        targets = np.concatenate([p.targets for p in papers])
+        return Validation([p.asked.histories for p in papers], [online] * len(papers), targets)
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)
