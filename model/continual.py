@@ -89,7 +89,7 @@ def distilled(model: Recommender, data: Sequences, text_NP: Tensor, new: NDArray
         if not len(logits_XC):
             return logits_XC.new_zeros(())
         with torch.no_grad():
-            then_XC = answers(before, some, data, text_NP)[0]
+            then_XC = answers(before, some, data, text_NP)
         new_C = new_N if some.candidates is None else new_N[torch.from_numpy(some.candidates.rows).to(new_N.device)]
         hidden_XC = torch.from_numpy(some.met).to(logits_XC.device) | new_C
         return weight * divergence(then_XC.masked_fill(hidden_XC, NEVER), logits_XC.masked_fill(hidden_XC, NEVER))

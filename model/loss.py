@@ -22,9 +22,9 @@ from model.config import TrainConfig
 from model.fusion import window_facts
 from model.recommender import Recommender
 from model.sequences import Batch, Sequences
+from model.softmax import NEVER, ranking_loss
 
 TEMPERATURE = 0.1
-NEVER = -1e9
 
 
 Beside = Callable[[Batch, Tensor], Tensor]
@@ -40,25 +40,33 @@ def batch_loss(
     beside: Beside | None = None,
 ) -> Tensor:
     """The loss of these windows, a mean over targets. text_NP f32[N,P]: of the whole catalogue."""
-    logits_XC, short_BKD = answers(model, some, data, text_NP, c.hide)
+    users_XD, items_CD, short_BKD = asked(model, some, data, text_NP, c.hide)
     target_X, met_XC = (torch.from_numpy(x).to(text_NP.device) for x in (some.target, some.met))
     if some.candidates is None:
-        loss = F.cross_entropy(logits_XC.masked_fill(met_XC, NEVER), target_X)
+        loss = ranking_loss(users_XD, items_CD, target_X, met_XC)
     else:
         rows_C = torch.from_numpy(some.candidates.rows).to(text_NP.device)
         chance_C = torch.from_numpy(some.candidates.log_chance).to(text_NP.device)
-        loss = sampled(logits_XC, torch.searchsorted(rows_C, target_X), chance_C, met_XC)
+        loss = sampled(users_XD @ items_CD.T, torch.searchsorted(rows_C, target_X), chance_C, met_XC)
     if c.contrastive:
         loss = loss + c.contrastive * aligned(model, text_NP, target_X.unique())
     if beside is not None:
-        loss = loss + beside(some, logits_XC)
+        loss = loss + beside(some, users_XD @ items_CD.T)
     return loss + head_loss(model, some, data, short_BKD, text_NP, c)
 
 
-def answers(
+def answers(model: Recommender, some: Batch, data: Sequences, text_NP: Tensor) -> Tensor:
+    """Logits of the candidates at each position that is asked, f32[X,C]."""
+    users_XD, items_CD, _ = asked(model, some, data, text_NP)
+    return users_XD @ items_CD.T
+
+
+def asked(
     model: Recommender, some: Batch, data: Sequences, text_NP: Tensor, hide: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Logits of the candidates at each position that is asked, f32[X,C], and the window vectors f32[B,K,D]."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """User vectors at each position that is asked f32[X,D], the candidates' vectors f32[C,D], and the window vectors
+    f32[B,K,D].
+    """
     device = text_NP.device
     rows_BK, actions_BK, times_BK, asked_BK = (
         torch.from_numpy(x).to(device) for x in (some.rows, some.actions, some.times, some.asked)
@@ -74,8 +82,10 @@ def answers(
     facts_X2 = window_facts(times_BK, there_BK)[asked_BK]
     users_XD = model.fuse(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
     if some.candidates is None:
-        return users_XD @ items_UD.T, short_BKD
-    return users_XD @ items_UD[place_N[torch.from_numpy(some.candidates.rows).to(device)]].T, short_BKD
+        items_CD = items_UD
+    else:
+        items_CD = items_UD[place_N[torch.from_numpy(some.candidates.rows).to(device)]]
+    return users_XD, items_CD, short_BKD
 
 
 def sampled(logits_XC: Tensor, target_X: Tensor, log_chance_C: Tensor, met_XC: Tensor) -> Tensor:

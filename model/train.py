@@ -107,6 +107,7 @@ def train(
     start: Recommender | None = None,
     group: Group | None = None,
     since: int | None = None,
+    valid: Validation | None = None,
 ) -> Recommender:
     """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
@@ -116,7 +117,9 @@ def train(
     has left one, it goes on from there. start: a model to begin from, of the same parts, in place of noise; give events
     of its time too, or it forgets them. since: the newest event that `start` has learned, in ms: it goes on with what
     is later, as `continual.py` and `config.continual` say. group: the processes that train it together, all called
-    alike; only the first reports and writes. Reseeds torch's global generator: one seed fixes a run on one machine.
+    alike; only the first reports and writes. valid: questions to choose by that are none of the events: then all events
+    are learned from the start, and nothing is trained again. Reseeds torch's global generator: one seed fixes a run on
+    one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
@@ -125,8 +128,9 @@ def train(
     first, held_out = 0, c.held_out
     if since is not None:
         first, held_out = continual.first_new(line, since), c.continual.held_out
-    split = first + int((len(line) - first) * (1 - held_out))
-    valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
+    split = len(line) if valid is not None else first + int((len(line) - first) * (1 - held_out))
+    if valid is None:
+        valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
     own = catalog.own.shape[1]
@@ -134,14 +138,14 @@ def train(
     sizes = {"text_dim": read + own, "own_dim": own, "items": len(catalog)}
     architecture = c.model.model_copy(update=sizes)
     begun = b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters()) if start is not None else b""
-    columns = (line.users, line.items, line.times, line.actions)
-    key = resume.key(c, begun, str(since), *columns, catalog.hashes, text_vectors)
+    columns = line.users, line.items, line.times, line.actions, catalog.hashes, text_vectors, valid.targets
+    key = resume.key(c, begun, str(since), *columns)
     group = group or Group()
     report = progress if progress is not None and group.first else lambda _: None
     job = _Job(c, architecture, line, catalog, text_vectors, events.value, encode, start, report, resumable, key, group)
     job.goes_on, job.first = since is not None, first
     model, found = _chosen(job, split, valid)
-    if c.refit:
+    if c.refit and split < len(line):
         model, _ = _fit(job, len(line), None, found)
     final = Recommender(architecture.model_copy(update={"mix": Mix.model_validate(found["mix"])}))
     final.load_state_dict(model.state_dict())

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,9 @@ from model.replay import Timeline
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
-    `train` is how models are trained, but for their parts and seeds. `exposure` bounds lists of `places` items;
-    `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
+    `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
+    state while they are trained, from which an interrupted training goes on. `exposure` bounds lists of `places`
+    items; `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
     """
 
     events: Events
@@ -40,6 +42,7 @@ class World:
     weights: dict[str, float] = field(default_factory=dict)
     encode: Encode | None = None
     train: TrainConfig | None = None
+    keep: Path | None = None
     exposure: ExposureConfig | None = None
     places: int = 10
     variation: float = 0.0
@@ -125,6 +128,10 @@ class Method(ABC):
     name: str
     seeded = False
     """Whether another seed gives other answers."""
+
+    def chosen_by(self, exam: Exam) -> None:
+        """Before anything is learned: the exam that settings are chosen by, for whoever chooses while learning."""
+        return None
 
     @abstractmethod
     def learn(self, line: Timeline, end: int) -> None:

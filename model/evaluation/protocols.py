@@ -73,6 +73,8 @@ def evaluate(
     for name, (validation, tests) in exams(world, protocol, splits).items():
         if rows and name not in rows:
             continue
+        for method in methods:
+            method.chosen_by(validation)
         if id(validation) not in chosen:
             chosen[id(validation)] = choose(methods, validation, progress=report("choosing")) if tune else list(methods)
         ready = chosen[id(validation)]

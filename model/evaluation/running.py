@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 def choose(methods: Sequence[Method], exam: Exam, most: int = 5000, progress: Progress | None = None) -> list[Method]:
     """Each method with its best settings on at most `most` questions of the exam."""
     report = progress or (lambda done, total: None)
-    papers = _thinned(exam, most)
+    papers = thinned(exam, most)
     chosen = []
     for place, method in enumerate(methods):
         best, quality = method, -1.0
@@ -61,7 +61,8 @@ def _quality(method: Method, exam: Exam, papers: list[Paper]) -> float:
     return float(gains(np.concatenate(found), 10).mean()) if found else 0.0
 
 
-def _thinned(exam: Exam, most: int) -> list[Paper]:
+def thinned(exam: Exam, most: int) -> list[Paper]:
+    """At most `most` questions of an exam, evenly spread."""
     papers = list(exam.papers())
     total = sum(len(p.asked) for p in papers)
     stride = max(1, -(-total // most))

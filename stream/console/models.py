@@ -89,6 +89,10 @@ def evaluate(
         bool,
         typer.Option("--parts", help="Each part of a trained model too, alone and left out: window, profile, counts."),
     ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Keep trained models here; an interrupted training goes on from here."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Ask every N-th question of the test only.", min=1)] = 1,
     explanations: Annotated[
         int,
@@ -138,8 +142,8 @@ def evaluate(
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
     world = World(found.events, catalog, found.items, texts, weights=s.input.weights, encode=encode, train=how)
+    world = replace(world, keep=Path(keep) if keep else None, people=People.of(found.people.values()))
     world = replace(world, exposure=s.rank.exposure, places=k or length_of(protocol), variation=s.trends.variation)
-    world = replace(world, people=People.of(found.people.values()))
     grouped = Groups(world, data, groups) if groups else None
     named = models.split(",") if models else defaults(protocol, how.model)
     if noise:

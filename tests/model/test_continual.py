@@ -77,7 +77,7 @@ def apart(parent: Recommender, model: Recommender) -> float:
     some, text = batch(data, cuts, 8, RING), torch.from_numpy(TEXT)
     met = torch.from_numpy(some.met)
     with torch.inference_mode():
-        then, now = (answers(m, some, data, text)[0].masked_fill(met, NEVER) for m in (parent, model))
+        then, now = (answers(m, some, data, text).masked_fill(met, NEVER) for m in (parent, model))
     return divergence(then, now).item()
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -13,17 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model import checkpoint
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
-from model.evaluation.exams import Asked, Method, World, liked
+from model.evaluation.exams import Asked, Exam, Method, World, liked
 from model.evaluation.methods.served import Served
+from model.evaluation.running import thinned
 from model.fusion import Fused
 from model.leaning import Leanings
+from model.online import OnlineParams, OnlineScores
 from model.recommender import Recommender
 from model.replay import Timeline
 from model.train import train
+from model.tune import Validation
 
 
 class WindowOnly(Recommender):
@@ -72,8 +78,12 @@ class Trained(Method):
         self.config = config.model_copy(update=update)
         self._line: Timeline | None = None
         self._made: dict[int, Recommender] = {}
+        self._exam: Exam | None = None
         self.spent: dict[int, float] = {}
         """CPU-seconds of each training, by how many events it had."""
+
+    def chosen_by(self, exam: Exam) -> None:
+        self._exam = exam
 
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
@@ -92,20 +102,58 @@ class Trained(Method):
         if self._line is not line:
             self._line, self._made, self.spent = line, {}, {}
         if end not in self._made:
-            start, since = self._begin(line, end)
-            began, world = time.process_time(), self.world
-            events, texts = events_of(line, end, world.catalog), world.texts()
-            made = train(events, world.catalog, texts, self.config, encode=world.encode, start=start, since=since)
-            at = liked(line, 0, end)
-            who, about = world.described[line.users[at]], world.people.about
-            made.leanings = Leanings.learned(who, line.rows[at], about, world.catalog)
-            self._made[end] = made
+            began = time.process_time()
+            self._made[end] = self._trained(line, end)
             self.spent[end] = time.process_time() - began
         return self._made[end]
+
+    def _trained(self, line: Timeline, end: int) -> Recommender:
+        world, kept = self.world, self._kept(end)
+        start, since = self._begin(line, end)
+        made = train(
+            events_of(line, end, world.catalog),
+            world.catalog,
+            world.texts(),
+            self.config,
+            encode=world.encode,
+            resumable=kept and kept.with_suffix(".resume"),
+            start=start,
+            since=since,
+            valid=self._valid(line, end),
+        )
+        at = liked(line, 0, end)
+        made.leanings = Leanings.learned(
+            world.described[line.users[at]], line.rows[at], world.people.about, world.catalog
+        )
+        if kept is not None:
+            checkpoint.save(kept, made, datetime.now(UTC))
+        return made
 
     def _begin(self, line: Timeline, end: int) -> tuple[Recommender | None, int | None]:
         """A model to go on from, and the newest event that it has learned: none."""
         return None, None
+
+    def _kept(self, end: int) -> Path | None:
+        """The folder that the model of the first `end` events is kept in."""
+        if self.world.keep is None:
+            return None
+        self.world.keep.mkdir(parents=True, exist_ok=True)
+        return self.world.keep / f"{self.name.replace('/', '-')}-{self.config.seed}"
+
+    def _valid(self, line: Timeline, end: int) -> Validation | None:
+        """The questions that settings are chosen by, where none of them is about what is learned; else None: the last
+        part of what is learned chooses.
+        """
+        exam = self._exam
+        if exam is None or exam.line is not line or exam.end != end:
+            return None
+        papers = thinned(exam, self.config.validation_events)
+        if not papers:
+            return None
+        params, catalog = OnlineParams(), self.world.catalog
+        online = OnlineScores.build(catalog, line.counts(end, params), line.as_of(end, params), params)
+        targets = np.concatenate([p.targets for p in papers])
+        return Validation([p.asked.histories for p in papers], [online] * len(papers), targets)
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)

@@ -1,10 +1,12 @@
 """Models that are trained for an exam: once, with the settings at hand, and in parts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model import checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.evaluation import temporal
 from model.evaluation.exams import World
@@ -66,3 +68,57 @@ def test_parts_are_what_they_say():
     w = ((fused - far) * (h - far)).sum(1) / ((h - far) ** 2).sum(1)
     assert ((w > 0) & (w < 1)).all()
     np.testing.assert_allclose(w[:, None] * h + (1 - w)[:, None] * far, fused, rtol=1e-3, atol=1e-4)
+
+
+def given_to_choose_by(world: World, protocol: str, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """How many questions each training of an evaluation was given; None where it was to find its own."""
+    given: list[int | None] = []
+    train = trained.train
+
+    def noted(*args, **named):
+        given.append(None if named["valid"] is None else len(named["valid"].targets))
+        return train(*args, **named)
+
+    monkeypatch.setattr(trained, "train", noted)
+    (method,) = evaluate(world, protocol, [Trained(world, NAME, 0)], k=1)["loo" if protocol == "loo" else "temporal"][1]
+    assert isinstance(method, Trained) and method.settings()["held_out"] == (0 if given[0] else 108)
+    return given
+
+
+def test_epochs_are_chosen_on_the_exam_where_its_questions_are_not_learned(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    assert given_to_choose_by(world, "loo", monkeypatch) == [60]  # the last but one of each of 60 users
+    assert given_to_choose_by(world, "temporal", monkeypatch) == [None]  # these are learned before the test
+
+
+def test_models_are_kept_and_an_interrupted_training_goes_on(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = replace(world, keep=tmp_path / "kept")
+    train = trained.train
+
+    class InterruptedError(Exception):
+        pass
+
+    def cut(*args, **named):
+        def stop(seen: dict) -> None:
+            if seen["epoch"] == 2:
+                raise InterruptedError
+
+        return train(*args, progress=stop, **named)
+
+    monkeypatch.setattr(trained, "train", cut)
+    with pytest.raises(InterruptedError):
+        evaluate(kept, "loo", [Trained(kept, NAME, 0)], k=1)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["cnn-pooled-attention-0.resume"]
+
+    epochs: list[int] = []
+    monkeypatch.setattr(trained, "train", lambda *a, **n: train(*a, progress=lambda e: epochs.append(e["epoch"]), **n))
+    again = Trained(kept, NAME, 0)
+    evaluate(kept, "loo", [again], k=1)
+    assert epochs[0] == 3
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["cnn-pooled-attention-0"]
+    assert checkpoint.load(tmp_path / "kept" / "cnn-pooled-attention-0").metrics == {
+        k: v for k, v in again.settings().items() if k != "seed"
+    }
