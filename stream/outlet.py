@@ -66,6 +66,7 @@ class Outlet:
         return [
             self.serving.run(lambda: all(event.is_set() for event in caught_up)),
             self.serving.refresh_trends(),
+            self.recommender.write(),
             self.recommender.refresh_profiles(),
         ]
 

@@ -111,6 +111,7 @@ class Recommender:
         self._device = device
         self._now_ms = now_ms
         self._work = asyncio.Event()
+        self._made: asyncio.Queue[tuple[Interests, Lists]] = asyncio.Queue(1)
         self._acks: set[asyncio.Task] = set()
         self._last = ""
         self.profiles = Profiles(config.profile)
@@ -145,7 +146,14 @@ class Recommender:
             about = self._people.about([w.user for w in interests.users])
             lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles, about)
             self._monitor.stage("recommend", time.monotonic() - began)
-            await self._emit(interests, lists)
+            await self._made.put((interests, lists))
+
+    async def write(self) -> None:
+        """Write what was made, in its order, for ever: the next micro-batch is computed meanwhile, since a partition
+        takes lists only when those before are on their way.
+        """
+        while True:
+            await self._emit(*await self._made.get())
 
     async def _until_work(self) -> None:
         """Return when someone may be answered, or becomes due."""
