@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,8 +36,6 @@ from stream.trends import Snapshot, Trends, joined
 
 log = logging.getLogger(__name__)
 
-BACKGROUND = 10
-"""How nice a thread is that builds what will be served."""
 FALLBACK = "fallback"
 """What is served where no model is released, and the shadow of one that is."""
 
@@ -93,7 +88,7 @@ class Serving:
         self._counted = -1  # the version of the trends that the scores of what is served are of
         self._release: Release | None = None
         self._changed = asyncio.Event()
-        self._builder = ThreadPoolExecutor(1, "eddyline-builder", stand_back)
+        self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
         self._current: Served | None = None
         self.ready = asyncio.Event()
         self.tried = asyncio.Event()
@@ -263,14 +258,6 @@ def leave_a_core() -> None:
     torch.set_num_threads(threads)
     # They wait for each other by spinning: on two busy cores eight users took 9 ms by two threads, and 3 by one.
     use_threads(threads)
-
-
-def stand_back() -> None:
-    """`leave_a_core`, for threads whose work can wait: lists, which cannot, go first wherever cores are short."""
-    leave_a_core()
-    if sys.platform == "linux":  # elsewhere this number is a process's, and all of it would stand back
-        with suppress(OSError):  # some containers do not allow it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND)
 
 
 def pick_device(wanted: str) -> str:

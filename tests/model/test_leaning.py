@@ -188,10 +188,9 @@ def test_candidates_are_those_that_are_popular_with_the_group() -> None:
     engine, online = Engine(CATALOG, TEXT, found), OnlineScores.empty(CATALOG)
     lean = engine.lean(met([]), described(side="right"), online)
     assert lean is not None
-    nothing = [(np.zeros(0, np.int32), np.zeros(0, np.float32))]
-    allowed = engine.allowed(met([]))
-    assert sorted(online.strongest(nothing, engine.mix, allowed, 3, lean.popularity)[0].tolist()) == [0, 1, 3]
-    assert sorted(online.strongest(nothing, engine.mix, allowed, 3)[0].tolist()) != [0, 1, 3]
+    nothing, shown = engine.followers(met([]), online), engine.shown(met([]))
+    assert sorted(online.strongest(nothing, engine.mix, shown, 3, lean.popularity)[0].tolist()) == [0, 1, 3]
+    assert sorted(online.strongest(nothing, engine.mix, shown, 3)[0].tolist()) != [0, 1, 3]
 
 
 def test_leanings_are_kept_with_the_model_and_follow_items_into_another_catalogue(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from model.catalog import Catalog, Item
 from model.history import HistoryLog, item_hash
 from model.mix import Mix
 from model.online import DAY_MS, PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
-from model.peruser import PerUser, Shown
+from tests.model.worlds import shown
 
 NAMES = "abcd"
 CATALOG = Catalog.build({i: Item(i, i) for i in NAMES})
@@ -160,9 +160,7 @@ def test_the_strongest_are_those_of_the_whole_catalogue(
     dense = (1 - popular) * scores.related(windows) + popular * scores.popularity
     dense[~allowed] = -1
     followers = scores.followers(windows)
-    user, row = np.nonzero(~allowed)
-    hidden = PerUser.summed(8, 60, user, row, np.ones(len(user)))
-    found = scores.strongest(followers, Mix(popular=popular), Shown(np.ones(60, bool), hidden), 10)
+    found = scores.strongest(followers, Mix(popular=popular), shown(allowed), 10)
     for got, all_scores in zip(found, dense, strict=True):
         got = got[got >= 0]
         assert len(set(got.tolist())) == len(got)

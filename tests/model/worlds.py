@@ -9,6 +9,7 @@ import numpy as np
 from model.catalog import Catalog, Item
 from model.dataset import Events
 from model.history import Histories, HistoryLog, item_hash
+from model.peruser import PerUser, Shown
 
 RING = 12
 
@@ -42,6 +43,12 @@ def met(*users: Sequence[int | str]) -> Histories:
             name = item if isinstance(item, str) else f"i{item:02}"
             log.add(u, 1000 * (t + 1), 2, item_hash(name), 2.0)
     return log.histories(range(len(users)))
+
+
+def shown(allowed: np.ndarray) -> Shown:
+    """What may be shown to whom, from bool[B,N]."""
+    user, row = np.nonzero(~allowed)
+    return Shown(np.ones(allowed.shape[1], bool), PerUser.summed(*allowed.shape, user, row, np.ones(len(user))))
 
 
 def ring_walks(users: int = 60, steps: int = 9, ring: int = RING, seed: int = 0) -> tuple[Events, Catalog]:
