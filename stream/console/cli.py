@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, models, running, topics, training
+from stream.console import broker, data, evaluating, models, running, topics, training
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ for command in (
     running.pause,
     running.resume,
     training.train,
-    models.evaluate,
+    evaluating.evaluate,
     running.tail,
 ):
     app.command()(command)
