@@ -22,7 +22,7 @@ from model.catalog import Catalog
 from model.config import Seen
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
-from model.history import ACTION_CODE, Histories, seen_hash, weight_table
+from model.history import ACTION_CODE, Histories, seen_hash, spans, weight_table
 from model.leaning import Lean, Leaner
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
@@ -153,7 +153,8 @@ class Engine:
         window = h.window(self.model.window, self._ttl)
         rows = self.catalog.index_of(window.items)
         if ((rows[:, :-1] >= 0) & (rows[:, 1:] < 0)).any() or (rows[:, -1:] < 0).any():
-            window, rows = _closed_up(window, rows)
+            window = window.only(rows >= 0)
+            rows = self.catalog.index_of(window.items)
         self._recent = h, (window, rows)
         return window, rows
 
@@ -169,9 +170,7 @@ class Engine:
             hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
         first = np.searchsorted(self._seen32, hashes, side="left")
         count = np.searchsorted(self._seen32, hashes, side="right") - first
-        ends = np.cumsum(count)
-        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - (ends - count), count)
-        keys = np.unique(np.repeat(user, count) * len(self.catalog) + self._seen_row[at])
+        keys = np.unique(np.repeat(user, count) * len(self.catalog) + self._seen_row[spans(first, count)])
         return Shown(self.catalog.in_stock, PerUser(len(h), len(self.catalog), keys, np.ones(len(keys), np.float32)))
 
     def allowed(self, h: Histories) -> NDArray[np.bool_]:
@@ -280,10 +279,19 @@ class Engine:
         with self._inference():
             if self.mix.by_window != EVEN:  # `vectors` and `long` are weighed already
                 fused = replace(fused, short=fused.short * self._window_weight(window, fused))
-            own = self._reasoner
-            parts = (lists, tastes, windows)
-            return own.explain(
-                h, window, rows, fused, self.item_vectors, *parts, encode_window, online, self.mix, popularity
+            return self._reasoner.explain(
+                h,
+                window,
+                rows,
+                fused,
+                self.item_vectors,
+                lists,
+                tastes,
+                windows,
+                encode_window,
+                online,
+                self.mix,
+                popularity,
             )
 
 
@@ -310,27 +318,6 @@ def _near(search: Search, vectors: NDArray[np.float32], shown: Shown, m: int) ->
 def popular_to(lean: Lean | None, online: OnlineScores) -> NDArray[np.float32]:
     """How popular every item is: with all f32[N], or to each user f32[B,N] where something is known of them."""
     return online.popularity if lean is None or lean.popularity is None else lean.popularity
-
-
-def _closed_up(window: Histories, rows: NDArray[np.int32]) -> tuple[Histories, NDArray[np.int32]]:
-    """Moves what the catalogue knows to the right, in order, and empties the rest."""
-    known = rows >= 0
-    order = np.argsort(known, axis=1, kind="stable")
-    keep = np.take_along_axis(known, order, 1)
-
-    def move(column: NDArray) -> NDArray:
-        return np.where(keep, np.take_along_axis(column, order, 1), np.zeros((), column.dtype))
-
-    closed = Histories(
-        move(window.items),
-        move(window.actions),
-        move(window.times),
-        move(window.weights),
-        keep.sum(1).astype(np.int32),
-        window.seen,
-        window.seen_offsets,
-    )
-    return closed, np.where(keep, np.take_along_axis(rows, order, 1), np.int32(-1))
 
 
 def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -96,6 +96,12 @@ def canonical(times: NDArray[np.int64], actions: NDArray[np.uint8], items: NDArr
     return by_user(np.zeros(len(times), np.int64), times, actions, items)[0]
 
 
+def spans(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """i64[sum of lengths]: starts[0], starts[0] + 1, ... of each span, one span after the other."""
+    offsets = np.cumsum(lengths) - lengths
+    return np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())
+
+
 def by_user(
     users: NDArray[np.int64],
     times: NDArray[np.int64],
@@ -174,15 +180,32 @@ class Histories:
         r = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows, np.int64)
         starts, counts = self.seen_offsets[:-1][r], np.diff(self.seen_offsets)[r]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        where = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
         return Histories(
             self.items[r],
             self.actions[r],
             self.times[r],
             self.weights[r],
             self.lengths[r],
-            self.seen[where],
+            self.seen[spans(starts, counts)],
             offsets,
+        )
+
+    def only(self, kept: NDArray[np.bool_]) -> Histories:
+        """Of the interactions, those of bool[B,L] alone, moved to the right in their order; the seen set as it is."""
+        order = np.argsort(kept, axis=1, kind="stable")
+        kept = np.take_along_axis(kept, order, 1)
+
+        def moved(column: NDArray) -> NDArray:
+            return np.where(kept, np.take_along_axis(column, order, 1), np.zeros((), column.dtype))
+
+        return Histories(
+            moved(self.items),
+            moved(self.actions),
+            moved(self.times),
+            moved(self.weights),
+            kept.sum(1).astype(np.int32),
+            self.seen,
+            self.seen_offsets,
         )
 
     def window(self, k: int = WINDOW, ttl_ms: int | None = None) -> Histories:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import sparse
 
 from model.catalog import Catalog
+from model.history import spans
 from model.kin import Kin
 from model.mix import Mix
 from model.peruser import PerUser, Shown, first_of
@@ -238,8 +239,8 @@ class OnlineScores:
             user = np.repeat(np.arange(users, dtype=np.int64), np.diff(related.indptr))
             return PerUser(users, items, user * items + related.indices, related.data)
         # what a sparse product finds, without the cost of calling it
-        counts, ends = counts.ravel(), np.cumsum(counts)
-        at = np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts.ravel() - (ends - counts), counts)
+        counts = counts.ravel()
+        at = spans(firsts.ravel(), counts)
         user = np.repeat(np.repeat(np.arange(users), window.shape[1]), counts)
         share = self.steps.data[at] * np.repeat(self._weights(window).ravel(), counts)
         return PerUser.summed(users, items, user, self.steps.indices[at], share)

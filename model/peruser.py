@@ -55,9 +55,9 @@ class PerUser:
         b is user b's where it is not given.
         """
         place, found = self._sought(rows, of)
-        return (
-            np.where(found, self.values[place], np.float32(0)) if len(self.keys) else np.zeros(found.shape, np.float32)
-        )
+        out = np.zeros(found.shape, np.float32)
+        out[found] = self.values[place[found]]
+        return out
 
     def has(self, rows: NDArray[np.integer], of: NDArray[np.integer] | None = None) -> NDArray[np.bool_]:
         """Whether there are numbers for catalogue rows i[B,M]: bool[B,M]."""
@@ -75,18 +75,20 @@ class PerUser:
         self, rows: NDArray[np.integer], of: NDArray[np.integer] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         of = np.arange(len(rows)) if of is None else of
-        sought = of[:, None] * self.items + rows
+        place, found = self.find(of[:, None] * self.items + rows)
+        return place, found & (rows >= 0)
+
+    def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where these keys are among its own, and whether they are."""
         if not len(self.keys):
-            return np.zeros(sought.shape, np.int64), np.zeros(sought.shape, bool)
-        place = np.minimum(np.searchsorted(self.keys, sought), len(self.keys) - 1)
-        return place, (self.keys[place] == sought) & (rows >= 0)
+            return np.zeros(keys.shape, np.int64), np.zeros(keys.shape, bool)
+        place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        return place, self.keys[place] == keys
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Which items may be shown to whom. in_stock bool[N]; hidden: what a user may not see although it is in stock, or
-    None where there is nothing of the kind.
-    """
+    """Which items may be shown to whom. in_stock bool[N]; hidden: what a user may not see, in stock or not."""
 
     in_stock: NDArray[np.bool_]
     hidden: PerUser
@@ -97,10 +99,7 @@ class Shown:
 
     def of(self, numbers: PerUser) -> NDArray[np.bool_]:
         """Of each item that has a number for a user, bool[F]."""
-        if not len(self.hidden.keys):
-            return self.in_stock[numbers.row]
-        place = np.minimum(np.searchsorted(self.hidden.keys, numbers.keys), len(self.hidden.keys) - 1)
-        return self.in_stock[numbers.row] & (self.hidden.keys[place] != numbers.keys)
+        return self.in_stock[numbers.row] & ~self.hidden.find(numbers.keys)[1]
 
     def every(self) -> NDArray[np.bool_]:
         """Of all items, bool[B,N]: for a small catalogue, or few users."""

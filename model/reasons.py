@@ -29,7 +29,7 @@ from scipy import sparse
 
 from model.catalog import Catalog
 from model.fusion import Fused
-from model.history import Histories
+from model.history import Histories, spans
 from model.mix import Mix
 from model.online import OnlineScores, looked_up
 
@@ -162,8 +162,7 @@ class Reasoner:
         """The categories of R items: (place of the item, category) each, places ascending."""
         member = self._member
         n = member.indptr[items + 1] - member.indptr[items]
-        taken = np.repeat(member.indptr[items] - (np.cumsum(n) - n), n) + np.arange(n.sum())
-        return np.repeat(np.arange(len(items)), n), member.indices[taken]
+        return np.repeat(np.arange(len(items)), n), member.indices[spans(member.indptr[items], n)]
 
     def explain(
         self,

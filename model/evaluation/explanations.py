@@ -223,23 +223,7 @@ def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: Online
 
 def without(h: Histories, gone: NDArray[np.bool_]) -> Histories:
     """One history of L interactions, once for each row of bool[R,L], which says what is taken out of it."""
-    kept = ~gone & (h.items != 0)
-    order = np.argsort(kept, axis=1, kind="stable")
-    kept = np.take_along_axis(kept, order, 1)
-
-    def moved(column: NDArray) -> NDArray:
-        wide = np.broadcast_to(column, order.shape)
-        return np.where(kept, np.take_along_axis(wide, order, 1), np.zeros((), column.dtype))
-
-    return Histories(
-        moved(h.items),
-        moved(h.actions),
-        moved(h.times),
-        moved(h.weights),
-        kept.sum(1).astype(np.int32),
-        np.zeros(0, np.uint32),
-        np.zeros(len(gone) + 1, np.int64),
-    )
+    return h.take(np.zeros(len(gone), np.int64)).only(~gone & (h.items != 0))
 
 
 def _exact(engine: Engine) -> Search:

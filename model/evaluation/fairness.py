@@ -7,27 +7,24 @@ what is said of them. A bound on exposure is `model/exposure.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
 from model.dataset import DatasetError
-from model.datasets import fetch_wheel
 from model.evaluation.tables import Table
 from model.metrics import Interval, hits
+from model.people import Value, group_of
 
 FEWEST_USERS = 10
 """Users of a group who were asked; of fewer nothing can be said."""
 CATEGORIES = 20
 """The largest that are shown."""
 
-Attributes = Mapping[str, Mapping[str, str]]
+Attributes = Mapping[str, Mapping[str, Value]]
 """By user what is said of them, by name."""
 
 
@@ -109,38 +106,3 @@ def quality(table: Table, users: NDArray[np.str_], said: Attributes, names: list
                 by_method = {m: {w: table.interval(v[w], keep) for w in wanted} for m, v in measures.items()}
                 found[name] = Served(count, int(keep.sum()), by_method)
     return found
-
-
-def group_of(attribute: str, value: str | None) -> str | None:
-    """The group of a value: numbers are cut to their first digit, so that 24 and 29 are "age 20"."""
-    if value is None or not value.strip():
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return f"{attribute} {value.strip()}"
-    if number == 0 or not math.isfinite(number):
-        return f"{attribute} {value.strip()}"
-    size = 10.0 ** math.floor(math.log10(abs(number)))
-    return f"{attribute} {math.trunc(number / size) * size:g}"
-
-
-def attributes(data: str, cache: Path) -> Attributes:
-    """What is said of users: MovieLens-100K's own file, or `users.csv` of a folder, whose first column is `user`; empty
-    where there is none.
-    """
-    if data == "movielens-100k":
-        path = fetch_wheel("recbole==1.2.1", cache) / "recbole" / "dataset_example" / "ml-100k" / "ml-100k.user"
-        frame = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
-        frame = frame.rename({c: c.split(":")[0] for c in frame.columns}).rename({"user_id": "user"})
-    else:
-        path = Path(data) / "users.csv"
-        if not path.is_file():
-            return {}
-        frame = pl.read_csv(path, infer_schema=False)
-    if "user" not in frame.columns:
-        raise DatasetError(f"{path}: lacks the column user; name it in the first line")
-    return {
-        str(row.pop("user")): {name: str(value) for name, value in row.items() if value is not None}
-        for row in frame.iter_rows(named=True)
-    }

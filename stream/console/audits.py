@@ -5,10 +5,10 @@ and what noise does. Measuring itself is in `model/evaluation`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stream.console.common import out, progress, settings
+from stream.console.common import out, progress
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -17,21 +17,20 @@ if TYPE_CHECKING:
     from model.evaluation.fairness import Served, Shown
     from model.evaluation.report import Tables
     from model.evaluation.tables import Table
+    from model.people import Person
 
 
 class Groups:
     """Who is served how well and what is shown, in tables that are there: by these attributes of users, with commas
-    between them. data: the data set as the command was given it. Raises DatasetError where nobody has an attribute.
+    between them. people: who they are, by user. Raises DatasetError where nobody has an attribute.
     """
 
-    def __init__(self, world: World, data: str, names: str) -> None:
+    def __init__(self, world: World, people: Mapping[str, Person], names: str) -> None:
         import numpy as np
-
-        from model.evaluation.fairness import attributes
 
         self._catalog, self._names = world.catalog, [n for n in names.split(",") if n and n != "items"]
         self._users = np.unique(world.events.user.astype(str))
-        self._said = attributes(data, settings().cache) if self._names else {}
+        self._said = {user: person.attributes for user, person in people.items()}
 
     def as_dict(self, table: Table) -> dict[str, Any]:
         """Plain values of one table."""

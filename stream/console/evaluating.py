@@ -98,7 +98,7 @@ def evaluate(
     if explanations:
         explain(world, found.name, protocol, splits, methods, explanations, as_json)
         return
-    grouped = Groups(world, data, groups) if groups else None
+    grouped = Groups(world, found.people, groups) if groups else None
     wanted = [row for row in rows.split(",") if row]
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731

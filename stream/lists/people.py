@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from aiokafka import TopicPartition
 
+from model.history import spans
 from model.people import About, Person, Words, words
 from stream.windows.blocks import grown
 from stream.windows.users import Users
@@ -105,6 +106,5 @@ class Register:
 
     def _move_together(self) -> None:
         counts = (self._groups[: self._rows] + self._interests[: self._rows]).astype(np.int64)
-        ends = np.cumsum(counts)
-        at = np.arange(int(ends[-1])) + np.repeat(self._start[: self._rows] - (ends - counts), counts)
-        self._words, self._start[: self._rows], self._end = self._words[at], ends - counts, len(at)
+        at = spans(self._start[: self._rows], counts)
+        self._words, self._start[: self._rows], self._end = self._words[at], np.cumsum(counts) - counts, len(at)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from model.history import spans
+
 PAGE = 1 << 14
 """Elements in a page, at least."""
 GROWTH = 16
@@ -179,12 +181,6 @@ class Blocks:
         self._start[handles] = self.starts(handles) + (new - old) * size
         self._pages[k][rank] = new
         self._class[new], self._rank[new], self._class[old] = k, rank, -1
-
-
-def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """i64[sum of lengths]: starts[0], starts[0] + 1, ... of each span, one span after the other."""
-    offsets = np.cumsum(lengths) - lengths
-    return np.repeat(starts - offsets, lengths) + np.arange(lengths.sum())
 
 
 def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

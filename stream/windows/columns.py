@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.history import Histories
-from stream.windows.blocks import Blocks, grown, runs, spans
+from model.history import Histories, spans
+from model.online import NO_TIME
+from stream.windows.blocks import Blocks, grown, runs
 from stream.windows.seen import Numbers, SeenSets
 from stream.windows.users import Users
 
 RING_SIZES = (4, 8, 12, 20, 32, 52, 84, 136, 220, 356, 576, 932, 1508, 2440, 3948)
 """Each is the sum of the two before it: a fifth of a ring is unused on average, and few rows move in a batch."""
 
-NEVER = np.iinfo(np.int64).min
+NEVER = NO_TIME
 
 
 class Newest(NamedTuple):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.windows.blocks import Blocks, grown, runs, spans
+from model.history import spans
+from stream.windows.blocks import Blocks, grown, runs
 
 SLACK = 0.5
 """Room beyond the cap, as a share of it: a set is sorted out once per so many additions."""

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stream.windows.blocks import Blocks, grown, spans
+from model.history import spans
+from stream.windows.blocks import Blocks, grown
 
 NAME_SIZES = (8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 64, 96, 128, 256, 512, 1024, 2048, 4096)
 """Bytes; the longest id of `stream.events` fits."""

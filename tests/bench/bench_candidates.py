@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from index.exact import ExactIndex
 from model import checkpoint
 from model.catalog import Catalog
 from model.datasets import load
 from model.encoder import TextEncoder
-from model.engine import Engine, Search
+from model.engine import Engine
 from model.online import OnlineParams
 from model.replay import steps, timeline
 from stream.settings import load as settings
@@ -40,6 +41,7 @@ def main() -> None:
     catalog = Catalog.build(data.items)
     texts = TextEncoder(said.encoder.name, "cpu", said.cache).encode(catalog.texts)
     engine = Engine(catalog, texts, checkpoint.load(Path(args.model)) if args.model else None)
+    every = ExactIndex.of(np.arange(len(catalog)), engine.item_vectors)
     line = timeline(data.events, catalog)
     first = int(len(line) * 0.9)
     found: dict[int, list[NDArray[np.int32]]] = {m: [] for m in (len(catalog), *SOUGHT)}
@@ -48,7 +50,7 @@ def main() -> None:
             h, online = step.histories, step.online
             fused, followers = engine.encode(h, engine.profiles(h)), engine.followers(h, online)
             for m, lists in found.items():
-                candidates = engine.candidates(h, fused, nearest(engine.item_vectors), online, m, followers)
+                candidates = engine.candidates(h, fused, every.search, online, m, followers)
                 ranked = engine.rank(h, fused, candidates, online, PLACES, False, followers)
                 lists.append(np.pad(ranked.items, ((0, 0), (0, PLACES - ranked.items.shape[1])), constant_values=-1))
     lists = {m: np.concatenate(parts) for m, parts in found.items()}
@@ -59,17 +61,6 @@ def main() -> None:
     table = [[f"{m:,}", f"{same:.4f}", f"{hits:.4f}"] for m, (same, hits) in rows.items()]
     result = {str(m): {"same": round(float(same), 4), "hr": round(float(hits), 4)} for m, (same, hits) in rows.items()}
     common.report("candidates", columns, table, {"bench": "candidates", "model": engine.name, **result})
-
-
-def nearest(vectors: NDArray[np.float32]) -> Search:
-    """A search that looks at all."""
-
-    def search(users: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        scores = users @ vectors.T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, best, 1), best
-
-    return search
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import pytest
 
 from model.catalog import Catalog, Item
 from model.dataset import DatasetError
-from model.evaluation.fairness import attributes, exposure, group_of, quality, tenths
+from model.datasets import load
+from model.evaluation.fairness import exposure, quality, tenths
 from model.evaluation.tables import Answers, Asks, Table
+from model.people import group_of
 
 
 def table_of(ranks: list[float], targets: list[int], users: list[int], lists: list[list[int]], items: int) -> Table:
@@ -62,9 +64,14 @@ def test_numbers_are_cut_to_their_first_digit(value: str, group: str | None):
 
 
 def test_attributes_are_read_beside_the_events(tmp_path: Path):
-    assert attributes(str(tmp_path), tmp_path) == {}
+    def said() -> dict[str, dict[str, object]]:
+        people = load(tmp_path, tmp_path).people
+        return {u: {name: v for name, v in p.attributes.items() if v is not None} for u, p in people.items()}
+
+    (tmp_path / "events.csv").write_text("user,item,action,ts\nu1,i1,click,1700000000000\n")
+    assert said() == {}
     (tmp_path / "users.csv").write_text("user,gender,age\nu1,F,33\nu2,,4\n")
-    assert attributes(str(tmp_path), tmp_path) == {"u1": {"gender": "F", "age": "33"}, "u2": {"age": "4"}}
+    assert said() == {"u1": {"gender": "F", "age": "33"}, "u2": {"age": "4"}}
     (tmp_path / "users.csv").write_text("name\nu1\n")
-    with pytest.raises(DatasetError, match="lacks the column user"):
-        attributes(str(tmp_path), tmp_path)
+    with pytest.raises(DatasetError, match=r"users\.csv: lacks the column\(s\) user;"):
+        said()
