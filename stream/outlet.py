@@ -44,6 +44,9 @@ class Outlet:
             settings.rank,
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
+        on_loop = device == "cpu"
+        if on_loop:
+            leave_a_core()
         self.recommender = Recommender(
             settings.recommend,
             settings.emit,
@@ -56,6 +59,7 @@ class Outlet:
             settings.topics.shadow,
             monitor,
             self._device,
+            on_loop,
             lambda: int(time.time() * 1000),
         )
 

@@ -24,9 +24,11 @@ async def fetched(fetcher: Fetcher, partitions: Set[Any], timeout: float) -> dic
     """
     if not (records := _taken(fetcher, partitions)):
         waiter = fetcher._create_fetch_waiter()
-        done, _ = await asyncio.wait([waiter], timeout=timeout)
+        try:
+            done, _ = await asyncio.wait([waiter], timeout=timeout)
+        finally:
+            waiter.cancel()  # does nothing to one that is done
         if not done:
-            waiter.cancel()
             return {}
         waiter.result()
         records = _taken(fetcher, partitions)

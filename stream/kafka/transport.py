@@ -9,6 +9,8 @@ source shows to be unsafe for state is replaced here:
 - Input partitions are fetched only once all are restored and sought.
 - Committed records only; the end of a restore is a position, because a transaction's marker is no record.
 - Topics that belong together are assigned together (`stream.kafka.assignment`).
+- The group's consumer is on the event loop, not in a thread of its own: beside a loop that is busy a thread waits for
+  Python each time it reads or writes, and an event for many such waits.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.threads import WorkerThread
 
 from stream.kafka.assignment import Together, check_together, learn
 from stream.kafka.clients import KafkaConfig, gave_up, stop
@@ -64,11 +67,32 @@ class Keeper(Protocol):
         ...
 
 
+class OnLoop(WorkerThread):
+    """Serves what Faust would give a thread to, as a task of the loop that starts it."""
+
+    def start(self) -> None:
+        self._serving = asyncio.ensure_future(self.service._serve())
+        self._serving.add_done_callback(_told_elsewhere)
+
+    def stop(self) -> None:
+        """It has stopped: who calls this has waited for that."""
+
+
+def _told_elsewhere(task: asyncio.Task[None]) -> None:
+    """A failure crashes the app before it ends the task."""
+    if not task.cancelled():
+        task.exception()
+
+
 class BatchThread(driver.AIOKafkaConsumerThread):
     """Opens the group's consumer from `[kafka]`, reading committed records only."""
 
     logger = SERVICES
+    Worker = OnLoop
     _learning: asyncio.Task[None] | None = None
+
+    async def _gather_remaining_tasks(self) -> None:
+        """Those of the loop are not ours alone."""
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         app = cast(BatchApp, self.app)
@@ -90,20 +114,15 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         if self._consumer is not None:
             await stop(self._consumer)
 
-    async def _fetch_records(
-        self,
-        consumer: AIOKafkaConsumer,
-        active_partitions: Set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,
-    ) -> Any:
+    async def getmany(self, active_partitions: Set[TP] | None, timeout: float) -> Any:
         if not self.consumer.flow_active:
             return {}
+        consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
         if consumer._closed or fetcher is None:
             raise ConsumerStoppedError
         with consumer._subscription.fetch_context():
-            return await fetched(fetcher, active_partitions, timeout or 0)
+            return await fetched(fetcher, active_partitions or set(), timeout)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False where the group has moved on: the new owner reads those events again, and its rows skip them.
@@ -146,7 +165,7 @@ class BatchConsumer(driver.Consumer):
         self.committed: dict[TP, int] = {}
 
     def _new_consumer_thread(self) -> BatchThread:
-        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+        return BatchThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
 
     @property
     def _keeper(self) -> Keeper:
