@@ -185,8 +185,13 @@ class Blocks:
 
 def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each run of equal values begins, and how long it is."""
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.zeros(0, np.int64)
-    return starts, np.diff(starts, append=len(values))
+    n = len(values)
+    if n < 2:  # most batches, where few events come at a time
+        return np.arange(n), np.ones(n, np.int64)
+    edge = np.ones(n + 1, bool)
+    np.not_equal(values[1:], values[:-1], out=edge[1:-1])
+    at = edge.nonzero()[0]
+    return at[:-1], at[1:] - at[:-1]
 
 
 def grown(column: np.ndarray, size: int, fill: int = 0) -> np.ndarray:

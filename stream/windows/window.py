@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from model.history import canonical
 from model.online import PAIR_STEPS, pairs_of, steady
@@ -22,6 +21,7 @@ from stream.windows.columns import NEVER, Columns, by_group, rank_in_run
 
 ROUND = 64
 """Interactions that a row takes at a time: fewer than a ring holds, so that those before them are still there."""
+STEPS_BEFORE = np.arange(-PAIR_STEPS, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,8 @@ def _apply_stretch(
 
 def _canonical(rows: np.ndarray, events: Events, order: np.ndarray) -> np.ndarray:
     """`order`, in which events of a row lie together, with each row's by (time, action, item) and without repeats."""
+    if len(order) < 2:
+        return order
     row, time, action, item = rows[order], events.times[order], events.actions[order], events.items[order]
     same = row[1:] == row[:-1]
     tied = same & (time[1:] == time[:-1])
@@ -220,7 +222,7 @@ def _met_before(held: np.ndarray, items: np.ndarray, lengths: np.ndarray) -> np.
     new = np.zeros(len(line), bool)
     new[np.repeat(np.arange(1, len(held) + 1) * PAIR_STEPS, lengths) + np.arange(len(items))] = True
     line[new], line[~new] = items, held[:, ::-1].ravel()
-    return sliding_window_view(line, PAIR_STEPS)[np.flatnonzero(new) - PAIR_STEPS]
+    return line[new.nonzero()[0][:, None] + STEPS_BEFORE]
 
 
 def _merge(
