@@ -47,7 +47,7 @@ def compare(data: str, as_json: bool) -> None:
         if number:
             out.print(f"{number} {text}", highlight=False)
     if found.mismatch is None:
-        out.print("whether users were split as meant is not known: set [variants] as workers have them")
+        out.print("whether users were split as meant is not known: set \\[variants] as workers have them")
     elif found.mismatch < MISMATCH:
         err.print(
             f"[bold red]sample ratio mismatch:[/] a split so far from the shares has a chance of {found.mismatch:.1g}; "
