@@ -139,8 +139,8 @@ class _Measures:
     def of(logged: Logged, v: int) -> _Measures:
         mine = logged.variant == v
         users, user = np.unique(logged.users[mine], return_inverse=True)
-        row = np.full(len(logged) + 1, -1, np.int64)  # the last for outcomes of no list
-        row[:-1][mine] = user
+        row: NDArray[np.int64] = np.full(len(logged) + 1, -1, np.int64)  # the last for outcomes of no list
+        row[:-1][mine] = user.astype(np.int64)
         whose = row[np.where(logged.of >= 0, logged.of, len(logged))]
         sums = {
             name: np.bincount(whose[(whose >= 0) & (logged.kind == kind)], minlength=len(users)).astype(np.float64)
