@@ -148,7 +148,7 @@ class _Measures:
         }
         counts = {name: int(each.sum()) for name, each in sums.items()}
         bought = (whose >= 0) & (logged.kind == BOUGHT)
-        sums["value"] = np.bincount(whose[bought], logged.value[bought], len(users))
+        sums["value"] = np.bincount(whose[bought], logged.value[bought], len(users)).astype(np.float64)
         return _Measures(users, counts, sums | {"users": np.ones(len(users))})
 
     def parts(self, rate: str) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
