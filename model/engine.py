@@ -30,6 +30,7 @@ from model.online import OnlineScores, looked_up
 from model.people import About
 from model.peruser import PerUser, Shown, first_of
 from model.reasons import RankedLists, Reasoner, Reasons
+from model.reweighed import sharing
 
 MAX_FETCH = 2048
 """Neighbours asked of an index at most, to have m left after filtering: what GPU indexes can return at once.
@@ -48,7 +49,8 @@ class Engine:
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
     text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown. exposure:
-    bounds of what a group of items may take of a list; None = none.
+    bounds of what a group of items may take of a list; None = none. like: an engine over the same catalogue, texts and
+    model (or one that is only `reweighed`), on the same device: what is large is shared with it.
     """
 
     def __init__(
@@ -62,31 +64,50 @@ class Engine:
         encode: Encode | None = None,
         seen: Seen = "exclude",
         exposure: ExposureConfig | None = None,
+        like: Engine | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
         self.catalog = catalog
         self.seen: Seen = seen
         self.given = model
-        model = model or Fallback(text_vectors.shape[1], mix or Mix())
-        text_vectors = model.contents(catalog, text_vectors)
-        self.mix = mix or model.mix
-        self.model = Blended(model, text_vectors.shape[1], self.mix.text) if self.mix.text else model
         self._ttl = window_ttl_ms
-        self._long_term = self.model.long_term(text_vectors, catalog.titles, encode)
-        if isinstance(model, torch.nn.Module):
-            model.to(device)
-        with torch.inference_mode():
-            items = self.model.item_vectors(catalog.hashes, text_vectors).to(device)
-        self.item_vectors: NDArray[np.float32] = items.cpu().numpy()
-        # one row at least: where there is no item, row 0 is read and masked
-        self._items = items if len(items) else torch.zeros(1, self.model.dim, device=device)
+        if like is None:
+            self._begin(model or Fallback(text_vectors.shape[1], mix or Mix()), text_vectors, mix, device, encode)
+        else:
+            self._share(like, mix)
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
-        self._reasoner = Reasoner(catalog)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
+
+    def _begin(
+        self, model: UserModel, texts: NDArray[np.float32], mix: Mix | None, device: str, encode: Encode | None
+    ) -> None:
+        """What belongs to the items of the catalogue, made anew."""
+        catalog = self.catalog
+        texts = model.contents(catalog, texts)
+        self.mix = mix or model.mix
+        self.model = Blended(model, texts.shape[1], self.mix.text) if self.mix.text else model
+        self._long_term = self.model.long_term(texts, catalog.titles, encode)
+        if isinstance(model, torch.nn.Module):
+            model.to(device)
+        with torch.inference_mode():
+            items = self.model.item_vectors(catalog.hashes, texts).to(device)
+        self.item_vectors: NDArray[np.float32] = items.cpu().numpy()
+        # one row at least: where there is no item, row 0 is read and masked
+        self._items = items if len(items) else torch.zeros(1, self.model.dim, device=device)
+        self._reasoner = Reasoner(catalog)
+        self._alike: Engine | None = None
+
+    def _share(self, like: Engine, mix: Mix | None) -> None:
+        """The same, of another engine."""
+        self.mix = mix or like.mix
+        self.model = sharing(like.model, self.given, self.mix)
+        self._long_term, self._reasoner = like._long_term, like._reasoner
+        self.item_vectors, self._items = like.item_vectors, like._items
+        self._alike = like if self.given is like.given and self.mix == like.mix else None
 
     @property
     def name(self) -> str:
@@ -124,6 +145,8 @@ class Engine:
 
     @cached_property
     def _leaner(self) -> Leaner:
+        if self._alike is not None:
+            return self._alike._leaner
         return Leaner(self.catalog, self._as_clicked, self.model.leanings)
 
     def _as_clicked(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:

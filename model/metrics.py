@@ -113,14 +113,40 @@ def bootstrap(
     """
     if not len(values):
         raise ValueError("no events to resample")
-    rng = np.random.default_rng(seed)
     weights = np.ones(len(values)) if weights is None else weights
+    means = _means(users, values, weights, np.random.default_rng(seed), draws)
+    return _percentiles(float(np.average(values, weights=weights)), means, confidence)
+
+
+Weighed = tuple[NDArray[np.integer], NDArray[np.float64], NDArray[np.float64]]
+"""Users, values and weights of events."""
+
+
+def apart(these: Weighed, those: Weighed, seed: int, draws: int = 2000, confidence: float = 0.95) -> Interval:
+    """Percentile interval of the difference of two means over different users, each resampled for itself."""
+    rng = np.random.default_rng(seed)
+    mean, other = (float(np.average(values, weights=weights)) for _, values, weights in (these, those))
+    means = _means(*these, rng, draws) - _means(*those, rng, draws)
+    return _percentiles(mean - other, means, confidence)
+
+
+def _means(
+    users: NDArray[np.integer],
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    rng: np.random.Generator,
+    draws: int,
+) -> NDArray[np.float64]:
+    """The mean over events, f64[draws], of users drawn with replacement."""
     _, group = np.unique(users, return_inverse=True)
     if group.max() >= MOST_GROUPS:
         group = (rng.permutation(group.max() + 1) % MOST_GROUPS)[group]
     total, count = np.bincount(group, weights * values), np.bincount(group, weights)
     drawn = rng.integers(len(total), size=(draws, len(total)))
-    means = total[drawn].sum(1) / count[drawn].sum(1)
+    return total[drawn].sum(1) / count[drawn].sum(1)
+
+
+def _percentiles(mean: float, means: NDArray[np.float64], confidence: float) -> Interval:
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(float(np.average(values, weights=weights)), float(low), float(high))
+    return Interval(mean, float(low), float(high))

@@ -42,6 +42,8 @@ class Outlet:
             settings.recommend.shadow,
             settings.state.window_ttl_ms,
             settings.rank,
+            settings.variants,
+            settings.experiment,
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         on_loop = device == "cpu"
@@ -89,6 +91,7 @@ class Outlet:
         return {
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
+            "variants": served.named() if served else {},
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),
         }

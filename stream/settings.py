@@ -11,9 +11,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from index.config import IndexConfig
 from model.config import RankConfig, SearchConfig, TrainConfig
@@ -25,6 +25,7 @@ from stream.folders import cache_folder
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.topics import TopicsConfig
 from stream.lists.recommend import RecommendConfig
+from stream.lists.variants import VariantConfig, over, shares
 from stream.process.health import HealthConfig
 from stream.state import StateConfig
 from stream.trends import TrendsConfig
@@ -65,11 +66,40 @@ class Settings(BaseModel):
     recommend: RecommendConfig = RecommendConfig()
     index: IndexConfig = IndexConfig()
     rank: RankConfig = RankConfig()
+    experiment: str = Field(default="1", description="splits users among [variants]; another name splits them anew")
+    variants: dict[str, VariantConfig] = {}
     emit: EmitConfig = EmitConfig()
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
     health: HealthConfig = HealthConfig()
     cache: Path = Field(default_factory=cache_folder)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_rank(cls, values: Any) -> Any:
+        """[variants.NAME.rank] is put over [rank], before either is read: whatever has its own setting keeps it."""
+        if not isinstance(values, Mapping) or not isinstance(variants := values.get("variants"), Mapping):
+            return values
+        base = values.get("rank", {})
+        base = base.model_dump(exclude_unset=True) if isinstance(base, BaseModel) else base
+        merged = {
+            name: {**variant, "rank": over(base, variant.get("rank") or {})}
+            if isinstance(variant, Mapping) and isinstance(base, Mapping)
+            else variant
+            for name, variant in variants.items()
+        }
+        return {**values, "variants": merged}
+
+    @field_validator("variants")
+    @classmethod
+    def _shared_out(cls, variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
+        shares(variants)
+        return variants
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether lists are written to the shadow topic."""
+        return self.recommend.shadow or any(variant.shadow for variant in self.variants.values())
 
     @property
     def group(self) -> str:
@@ -138,9 +168,15 @@ def _config_error(error: ValidationError) -> ConfigError:
 
 
 def _known(model: type[BaseModel], path: list[str]) -> list[str]:
+    at: Any = model
     for part in path:
-        inner = model.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        at = get_args(at)[1] if get_origin(at) is dict else at.model_fields[part].annotation
+        if get_origin(at) is not dict:
+            at = next((kind for kind in (at, *get_args(at)) if _is_section(kind)), None)
+        if at is None:
             return []
-        model = inner
-    return list(model.model_fields)
+    return list(at.model_fields) if _is_section(at) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

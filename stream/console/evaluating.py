@@ -13,6 +13,8 @@ import typer
 from stream.console.audits import Groups, explain
 from stream.console.audits import noise as put_noise
 from stream.console.common import Json, out, progress, settings
+from stream.console.comparing import PROTOCOL as VARIANTS
+from stream.console.comparing import compare
 from stream.console.training import Data, catalogued, texts_of
 
 if TYPE_CHECKING:
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Data,
-    protocol: Annotated[str, typer.Option(help="temporal, basket, loo, continual or session-stream.")] = "temporal",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="temporal, basket, loo, continual or session-stream; variants, where DATA is a folder with lists and "
+            "feedback as they are in their topics, or `topics`."
+        ),
+    ] = "temporal",
     models: Annotated[
         str,
         typer.Option(
@@ -74,6 +82,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
+    if protocol == VARIANTS:
+        compare(data, as_json)
+        return
     from model.config import TrainConfig
     from model.evaluation.methods.lived import ways
     from model.evaluation.methods.registry import defaults, make, released

@@ -24,16 +24,25 @@ async def newest(kafka: KafkaConfig, topic: str) -> Any | None:
     Raises:
         TopicError: the topic is missing.
     """
+    return max((await newest_by_key(kafka, topic)).values(), key=lambda record: record.offset, default=None)
+
+
+async def newest_by_key(kafka: KafkaConfig, topic: str) -> dict[bytes, Any]:
+    """The newest record of each key of such a topic.
+
+    Raises:
+        TopicError: the topic is missing.
+    """
     (tp,) = await topic_partitions(kafka, [topic])
-    record: Any = None
+    last: dict[bytes, Any] = {}
     async with consumer(kafka) as client:
         client.assign([tp])
         await client.seek_to_beginning(tp)
         end = (await client.end_offsets([tp]))[tp]
         while await client.position(tp) < end:
             for records in (await client.getmany(tp, timeout_ms=200)).values():
-                record = records[-1]
-    return record
+                last |= {record.key or b"": record for record in records}
+    return last
 
 
 class Follower:

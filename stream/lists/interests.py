@@ -37,6 +37,16 @@ class Interests:
     counts: list[int]
     applied: list[dict[str, int]]
 
+    def take(self, at: np.ndarray) -> Interests:
+        """Some of the users i64[n], in this order."""
+        rows = at.tolist()
+        return Interests(
+            [self.users[i] for i in rows],
+            self.histories.take(at),
+            [self.counts[i] for i in rows],
+            [self.applied[i] for i in rows],
+        )
+
 
 class Source(Protocol):
     """Where users who wait and their rows are."""

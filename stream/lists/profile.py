@@ -88,9 +88,39 @@ class Profiles:
             self._due.pop(key, None)
         self._left.update(keys)
 
-    def clear(self) -> None:
-        """The encoder has changed: every profile is to be made anew."""
-        self._kept.clear()
+
+class ProfilesOf:
+    """`Profiles` of each model that is served: one reads nothing of another's."""
+
+    def __init__(self, config: ProfileConfig) -> None:
+        self._config = config
+        self._models: dict[str, Profiles] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._models.values()))
+
+    def of(self, model: str) -> Profiles:
+        """Those that this model reads."""
+        if model not in self._models:
+            self._models[model] = Profiles(self._config)
+        return self._models[model]
+
+    def keep(self, models: Iterable[str]) -> None:
+        """These are served, and no others: theirs will not be read any more."""
+        kept = set(models)
+        self._models = {model: profiles for model, profiles in self._models.items() if model in kept}
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """See `Profiles.forget`."""
+        gone = set(partitions)
+        for profiles in self._models.values():
+            profiles.forget(gone)
+
+    def left(self, partition: int, users: Iterable[str]) -> None:
+        """See `Profiles.left`."""
+        users = list(users)
+        for profiles in self._models.values():
+            profiles.left(partition, users)
 
 
 def is_due(config: ProfileConfig, profile: Profile, interactions: int, newest_ms: int) -> bool:

@@ -29,14 +29,15 @@ from stream.answers.emission import Changes, EmitConfig, Pace
 from stream.answers.progress import Waiting
 from stream.kafka.batches import Out, send
 from stream.lists.interests import Interests, Source
-from stream.lists.profile import Key, Profile, ProfileConfig, Profiles
+from stream.lists.lineup import Part, together
+from stream.lists.profile import Key, Profile, ProfileConfig, ProfilesOf
 from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
-    from model.people import About
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
+    from stream.lists.lineup import Lineup
     from stream.lists.people import Register
     from stream.lists.serving import Served, Serving
 
@@ -76,9 +77,11 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Messages by topic, one a user; and the items of each, where it matters whether they have changed."""
+    """Messages, one a user, to a topic each time; and the items that are emitted, where it matters whether they have
+    changed.
+    """
 
-    outs: dict[str, list[Out]]
+    outs: list[tuple[str, list[Out]]]
     items: list[list[str]]
 
 
@@ -126,8 +129,8 @@ class Recommender:
         self._together = 0
         self._made: asyncio.Queue[tuple[Interests, Lists]] = asyncio.Queue(1)
         self._acks: set[asyncio.Task] = set()
-        self._last = ""
-        self.profiles = Profiles(config.profile)
+        self._last: Lineup | None = None
+        self.profiles = ProfilesOf(config.profile)
         self.pace = Pace(emit.min_interval_ms / 1000)
         self.changes = Changes() if emit.only_if_changed else None
 
@@ -152,17 +155,16 @@ class Recommender:
             self.pace.spoke((w.key for w in interests.users), began)
             while self._config.exact and await self._serving.recount():
                 pass  # more was counted meanwhile, or another catalogue has come
-            served = self._serving.current
-            if served.name != self._last:
-                self._last = served.name
-                self.profiles.clear()
-            exact = self._config.exact
-            profiles = await self._profiles_now(served, interests) if exact else self._profiles_of(interests)
-            about = self._people.about([w.user for w in interests.users])
+            lineup = self._serving.current
+            if lineup is not self._last:
+                self._last = lineup
+                self.profiles.keep(lineup.readers())
+            parts = lineup.parts(interests, self._people.about([w.user for w in interests.users]))
+            profiles = [self._profiles_of(part) for part in parts]
             if self._on_loop:
-                lists = self._compute(served, interests, profiles, about)
+                lists = self._compute(interests, parts, profiles)
             else:
-                lists = await loop.run_in_executor(self._device, self._compute, served, interests, profiles, about)
+                lists = await loop.run_in_executor(self._device, self._compute, interests, parts, profiles)
             self._monitor.stage("recommend", time.monotonic() - began)
             await self._made.put((interests, lists))
 
@@ -205,71 +207,71 @@ class Recommender:
         """Make due profiles, for ever, on the device thread between micro-batches."""
         await self._serving.ready.wait()
         while True:
-            keys, histories, counts = self._source.known(self.profiles.take_due())
-            if not keys:
+            made = 0
+            for served in self._serving.current.readers().values():
+                keys, histories, counts = self._source.known(self.profiles.of(served.weights).take_due())
+                if keys:
+                    await self._make(served, keys, histories, counts)
+                made += len(keys)
+            if not made:
                 await asyncio.sleep(0.05)
-                continue
-            await self._make(self._serving.current, keys, histories, counts)
-
-    async def _profiles_now(self, served: Served, interests: Interests) -> list[Profile | None]:
-        """Profiles of these very rows, whether those that are kept are due or not."""
-        return await asyncio.get_running_loop().run_in_executor(self._device, _profiles, served, interests)
 
     async def _make(self, served: Served, keys: Sequence[Key], histories: Histories, counts: Sequence[int]) -> None:
         """Make and keep profiles, unless another model is served by then, which reads none of this one's."""
         loop = asyncio.get_running_loop()
         vectors = await loop.run_in_executor(self._device, served.engine.profiles, histories)
         made = time.monotonic()
-        if served.name != self._serving.current.name:
+        if served.weights not in self._serving.current.readers():
             return
+        profiles = self.profiles.of(served.weights)
         for i, key in enumerate(keys):
-            self.profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
+            profiles.put(key, Profile(vectors[i], counts[i], int(histories.times[i, -1]), made))
         self._monitor.profiles += len(keys)
 
-    def _profiles_of(self, interests: Interests) -> list[Profile | None]:
+    def _profiles_of(self, part: Part) -> list[Profile | None] | None:
+        """What is kept. None where none are: nothing may lag, or they are means of vectors for the fallback's shadow;
+        they are then made with the lists.
+        """
+        if self._config.exact or (part.shadow and part.served.engine.given is None):
+            return None
+        interests, profiles = part.interests, self.profiles.of(part.served.weights)
         times = interests.histories.times
         newest = times[:, -1].tolist() if times.shape[1] else [0] * len(interests.users)
         return [
-            self.profiles.get(w.key, count, time_ms)
+            profiles.get(w.key, count, time_ms)
             for w, count, time_ms in zip(interests.users, interests.counts, newest, strict=True)
         ]
 
     def _compute(
-        self, served: Served, interests: Interests, profiles: list[Profile | None], about: About | None
+        self, interests: Interests, parts: Sequence[Part], profiles: Sequence[Sequence[Profile | None] | None]
     ) -> Lists:
         """The lists of a micro-batch, by topic."""
-        events = self._lists(served, interests, profiles, about, self._emit_config.reasons, "a")
-        out = {self._topic: events}
-        if self._config.shadow and served.shadow is not None:
-            own = _profiles(served.shadow, interests)  # its own, and cheap: means of vectors
-            out[self._shadow_topic] = self._lists(served.shadow, interests, own, about, False, "shadow")
-        outs = {
-            topic: [_out(event, w) for event, w in zip(lists, interests.users, strict=True)]
-            for topic, lists in out.items()
-        }
-        return Lists(outs, [[item.item for item in event.items] for event in events] if self.changes else [])
+        made = [self._lists(part, own) for part, own in zip(parts, profiles, strict=True)]
+        emitted = [part for part in parts if not part.shadow]
+        lists = [(self._topic, together(emitted, made[: len(emitted)]))]
+        lists += [(self._shadow_topic, shadow) for shadow in made[len(emitted) :]]
+        outs = [
+            (topic, [_out(event, w) for event, w in zip(events, interests.users, strict=True)])
+            for topic, events in lists
+        ]
+        return Lists(outs, [[item.item for item in event.items] for event in lists[0][1]] if self.changes else [])
 
-    def _lists(
-        self,
-        served: Served,
-        interests: Interests,
-        profiles: Sequence[Profile | None],
-        about: About | None,
-        reasons: bool,
-        variant: str,
-    ) -> list[Recommendation]:
+    def _lists(self, part: Part, profiles: Sequence[Profile | None] | None) -> list[Recommendation]:
+        served, interests = part.served, part.interests
         engine, h, online = served.engine, interests.histories, served.online
+        reasons = self._emit_config.reasons and not part.shadow
+        profiles = _profiles(served, interests) if profiles is None else profiles
         nothing = np.zeros((0, served.profile_dim), np.float32)
-        lean = engine.lean(h, about, online)
+        lean = engine.lean(h, part.about, online)
         fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean)
         followers = engine.followers(h, online)
-        sought = max(self._config.candidates, self._config.n)
+        sought = max(served.candidates or self._config.candidates, self._config.n)
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
         ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
-            self._message(served, w, r, int(length), float(short), profile, applied, variant, now, moment)
+            self._message(served, w, r, int(length), float(short), profile, applied, part.variant, now, moment)
             for w, r, length, short, profile, applied in zip(
                 interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
             )
@@ -316,7 +318,7 @@ class Recommender:
             sent = [Sent(users[i], *self._sending(users[i], lists.items, i)) for i in members]
             futures: list[asyncio.Future] = []
             try:
-                for topic, outs in lists.outs.items():
+                for topic, outs in lists.outs:
                     futures += await send(self._producer, topic, partition, [outs[i] for i in members])
             except KafkaError as error:
                 await self._retry(sent, error)

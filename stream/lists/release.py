@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import msgspec
 
 from stream.errors import ModelError
 from stream.kafka.clients import KafkaConfig, producer
-from stream.kafka.follow import newest
+from stream.kafka.follow import newest_by_key
 from stream.kafka.topics import topic_partitions
 
 MANIFEST = "manifest.json"
 NAME = "default"
-"""The key under which the current release stands."""
+"""The key under which the current release stands; beside it, others stand under aliases of their own, for variants."""
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -31,6 +32,11 @@ class Release(msgspec.Struct, frozen=True):
     location: str
     sha256: str
     metrics: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What lists call it."""
+        return f"{self.model}@{self.version}"
 
 
 def manifest_sha256(folder: Path) -> str:
@@ -60,10 +66,14 @@ def checked(release: Release) -> Path:
     return folder
 
 
-async def current(kafka: KafkaConfig, topic: str) -> Release | None:
-    """The release that stands in the topic, or None."""
-    last = await newest(kafka, topic)
-    return msgspec.json.decode(last.value, type=Release) if last is not None and last.value else None
+async def standing(kafka: KafkaConfig, topic: str) -> dict[str, Release]:
+    """The releases that stand in the topic, by alias; what is no release is passed over, as by workers."""
+    found: dict[str, Release] = {}
+    for key, record in (await newest_by_key(kafka, topic)).items():
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            if record.value:
+                found[key.decode()] = msgspec.json.decode(record.value, type=Release)
+    return found
 
 
 def kind(folder: Path) -> str:
@@ -83,19 +93,27 @@ def _no_model(folder: Path, why: str) -> ModelError:
 
 
 async def announce(
-    kafka: KafkaConfig, topic: str, folder: Path, metrics: dict[str, Any], model: str | None = None
+    kafka: KafkaConfig,
+    topic: str,
+    folder: Path,
+    metrics: dict[str, Any],
+    model: str | None = None,
+    alias: str = NAME,
 ) -> Release:
-    """Announce a model folder as the next version of the current release, by the name `model` or that of its `kind`."""
+    """Announce a model folder under an alias, by the name `model` or that of its `kind`, as a version above those that
+    stand.
+    """
     sha256, model = manifest_sha256(folder), model or kind(folder)
-    before = await current(kafka, topic)
-    release = Release(model, (before.version if before else 0) + 1, str(folder.resolve()), sha256, metrics)
+    before = await standing(kafka, topic)
+    version = max((release.version for release in before.values()), default=0) + 1
+    release = Release(model, version, str(folder.resolve()), sha256, metrics)
     async with producer(kafka) as client:
-        await client.send_and_wait(topic, msgspec.json.encode(release), key=NAME.encode())
+        await client.send_and_wait(topic, msgspec.json.encode(release), key=alias.encode())
     return release
 
 
-async def withdraw(kafka: KafkaConfig, topic: str) -> None:
-    """Take the current release back: workers return to the fallback."""
+async def withdraw(kafka: KafkaConfig, topic: str, alias: str = NAME) -> None:
+    """Take a release back: workers return to the fallback, or to the current release where it stood under an alias."""
     await topic_partitions(kafka, [topic])
     async with producer(kafka) as client:
-        await client.send_and_wait(topic, None, key=NAME.encode())
+        await client.send_and_wait(topic, None, key=alias.encode())

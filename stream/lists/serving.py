@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,22 +27,25 @@ from model.catalog import Catalog, HashCollisionError, Item
 from model.config import RankConfig
 from model.encoder import TextEncoder
 from model.engine import Engine
+from model.mix import Mix
 from model.online import Counts, OnlineParams, OnlineScores
+from model.reweighed import reweighed
 from stream.errors import EddylineError
 from stream.lists.indexes import Indexes, ItemIndex
-from stream.lists.release import Release, checked
+from stream.lists.lineup import Lineup
+from stream.lists.release import NAME, Release, checked
+from stream.lists.variants import FALLBACK, ONLY, SHADOW, Split, VariantConfig, shares, under
 from stream.process.monitor import Monitor
 from stream.trends import Snapshot, Trends, joined
 
 log = logging.getLogger(__name__)
 
-FALLBACK = "fallback"
-"""What is served where no model is released, and the shadow of one that is."""
-
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Everything that one micro-batch is answered from; parts that belong to one catalogue version."""
+    """Everything that lists of one variant are made from; parts that belong to one catalogue version. weights: the
+    model's checksum, or FALLBACK, by which profiles are known to be its. candidates: None = as in [recommend].
+    """
 
     name: str
     catalog: Catalog
@@ -50,7 +53,8 @@ class Served:
     index: ItemIndex
     online: OnlineScores
     profile_dim: int
-    shadow: Served | None = None
+    weights: str = FALLBACK
+    candidates: int | None = None
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See `ItemIndex.search`."""
@@ -58,7 +62,7 @@ class Served:
 
 
 class Serving:
-    """The current `Served`, and the upkeep of it."""
+    """The current `Lineup`, and the upkeep of it."""
 
     def __init__(
         self,
@@ -71,8 +75,14 @@ class Serving:
         shadow: bool = False,
         window_ttl_ms: int | None = None,
         rank: RankConfig | None = None,
+        variants: Mapping[str, VariantConfig] | None = None,
+        experiment: str = "1",
     ) -> None:
         self._rank = rank or RankConfig()
+        self._variants = dict(variants or {ONLY: VariantConfig(rank=self._rank)})
+        self._split = Split.of(experiment, shares(self._variants))
+        if shadow:
+            self._variants[SHADOW] = VariantConfig(shadow=True, model=FALLBACK, rank=self._rank)
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
         # reads histories, where profiles are documents: what users did is not remembered on disk
@@ -82,19 +92,18 @@ class Serving:
         self._indexes = indexes
         self._catalog_topic = catalog_topic
         self._monitor = monitor
-        self._shadow = shadow
         self._items: dict[str, Item] = {}
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
-        self._release: Release | None = None
+        self._releases: dict[str, Release] = {}
         self._changed = asyncio.Event()
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
-        self._current: Served | None = None
+        self._current: Lineup | None = None
         self.ready = asyncio.Event()
         self.tried = asyncio.Event()
 
     @property
-    def current(self) -> Served:
+    def current(self) -> Lineup:
         """What to answer from now. Only after `ready`."""
         if self._current is None:
             raise RuntimeError("nothing is served before Serving.ready is set")
@@ -119,14 +128,18 @@ class Serving:
         self._changed.set()
 
     def on_release(self, tp: TopicPartition, records: Sequence[Any]) -> None:
-        """The newest announced release; a tombstone returns to the fallback."""
-        record = records[-1]
-        try:
-            self._release = msgspec.json.decode(record.value, type=Release) if record.value else None
-        except (msgspec.MsgspecError, RecursionError) as error:
-            log.error("%s at offset %d is no release and is ignored: %s", tp.topic, record.offset, error)
-            return
-        self._changed.set()
+        """The newest release of each alias; a tombstone takes it back."""
+        for record in records:
+            alias = (record.key or NAME.encode()).decode(errors="replace")
+            try:
+                release = msgspec.json.decode(record.value, type=Release) if record.value else None
+            except (msgspec.MsgspecError, RecursionError) as error:
+                log.error("%s at offset %d is no release and is ignored: %s", tp.topic, record.offset, error)
+                continue
+            self._releases.pop(alias, None)
+            if release is not None:
+                self._releases[alias] = release
+            self._changed.set()
 
     # Upkeep
 
@@ -171,10 +184,7 @@ class Serving:
         loop, snapshot = asyncio.get_running_loop(), self._trends.snapshot()
         online = await loop.run_in_executor(self._builder, self._online, before.catalog, snapshot)
         if self.current.catalog is before.catalog:
-            shadow = self.current.shadow
-            self._current = replace(
-                self.current, online=online, shadow=replace(shadow, online=online) if shadow else None
-            )
+            self._current = self.current.with_online(online)
             self._counted = version
         return True
 
@@ -183,62 +193,143 @@ class Serving:
 
     async def _rebuild(self) -> None:
         loop = asyncio.get_running_loop()
-        items, version, release = dict(self._items), self._version, self._release
+        items, version, releases = dict(self._items), self._version, dict(self._releases)
         counted, snapshot = self._trends.version, self._trends.snapshot()
         try:
             built = await loop.run_in_executor(
-                self._builder, self._build, items, version, release, snapshot, self._current
+                self._builder, self._build, items, version, releases, snapshot, self._current
             )
         except (HashCollisionError, EddylineError, IndexBuildError) as error:
             log.error("the new catalogue is not served: %s", error)
             return
-        if self._current is None or built.name != self._current.name:
+        if self._current is None or built.told != self._current.told:
             self._monitor.releases += 1
-            log.info("serving %s over %d items", built.name, len(built.catalog))
+            log.info("serving %s over %d items", built.told, len(built.catalog))
         self._current, self._counted = built, counted
-        self._indexes.forget_all_but({built.name, FALLBACK} if built.shadow else {built.name})
+        self._indexes.forget_all_but({served.name for served in built.models.values()})
         self.ready.set()
 
     def _build(
         self,
         items: dict[str, Item],
         version: int,
-        release: Release | None,
+        releases: Mapping[str, Release],
         snapshot: Sequence[Snapshot],
-        before: Served | None,
-    ) -> Served:
-        """On the builder thread: vectors, index, engine and scores of one catalogue version and release."""
+        before: Lineup | None,
+    ) -> Lineup:
+        """On the builder thread: vectors, indexes, engines and scores of one catalogue version and its releases."""
         catalog = Catalog.build(items, version)
         texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
-        online = self._online(catalog, snapshot)
-        if release is None:
-            return self._served(FALLBACK, catalog, texts, None, online)
-        name = f"{release.model}@{release.version}"
-        try:
-            served = self._served(name, catalog, texts, checkpoint.load(checked(release)), online)
-        except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
-            log.error("release %s is not served, what was served before goes on: %s", name, error)
-            if before is None or before.name == FALLBACK:
+        models = self._models(releases, catalog, texts, self._online(catalog, snapshot), before)
+        made: list[tuple[dict[str, Any], Served]] = []
+        served: dict[str, Served] = {}
+        for name, config in self._variants.items():
+            like = config.model_dump(exclude={"share", "shadow"}, exclude_unset=True)
+            known = next((one for other, one in made if other == like), None)
+            served[name] = known or self._variant(config, models[config.model], texts)
+            made.append((like, served[name]))
+        emitted = tuple(served[name] for name in self._split.names)
+        # a shadow of what everybody gets says nothing
+        shadows = {
+            name: served[name]
+            for name, config in self._variants.items()
+            if config.shadow and any(one is not served[name] for one in emitted)
+        }
+        return Lineup(self._split, emitted, shadows, models)
+
+    def _models(
+        self,
+        releases: Mapping[str, Release],
+        catalog: Catalog,
+        texts: np.ndarray,
+        online: OnlineScores,
+        before: Lineup | None,
+    ) -> dict[str, Served]:
+        """What each alias that a variant names stands for: aliases of the same folder share all of it."""
+        models: dict[str, Served] = {}
+
+        def of(alias: str) -> Served:
+            if alias not in models:
+                models[alias] = made(alias, releases.get(alias))
+            return models[alias]
+
+        def made(alias: str, release: Release | None) -> Served:
+            if alias == FALLBACK:
                 return self._served(FALLBACK, catalog, texts, None, online)
-            served = self._served(before.name, catalog, texts, before.engine.given, online)
-        return replace(served, shadow=self._served(FALLBACK, catalog, texts, None, online)) if self._shadow else served
+            if release is None and alias == NAME:
+                return of(FALLBACK)
+            if release is None:
+                log.warning(
+                    "a variant names the model %s, and %s is served in its place: nothing was announced by "
+                    "`eddyline release announce FOLDER --alias %s`",
+                    *(alias, NAME, alias),
+                )
+                return of(NAME)
+            if same := next((served for served in models.values() if served.weights == release.sha256), None):
+                return replace(same, name=release.name)
+            last = before.models.get(alias) if before is not None else None
+            return self._released(release, catalog, texts, online, last) or of(FALLBACK)
+
+        for config in self._variants.values():
+            of(config.model)
+        return models
+
+    def _released(
+        self, release: Release, catalog: Catalog, texts: np.ndarray, online: OnlineScores, last: Served | None
+    ) -> Served | None:
+        """A release, or where it cannot be served, the model that was `last`; None where that was none."""
+        try:
+            model = checkpoint.load(checked(release))
+            return self._served(release.name, catalog, texts, model, online, release.sha256)
+        except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
+            log.error("release %s is not served, what was served before goes on: %s", release.name, error)
+        if last is None or last.engine.given is None:
+            return None
+        return self._served(last.name, catalog, texts, last.engine.given, online, last.weights)
 
     def _served(
-        self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
+        self,
+        name: str,
+        catalog: Catalog,
+        texts: np.ndarray,
+        model: UserModel | None,
+        online: OnlineScores,
+        weights: str = FALLBACK,
     ) -> Served:
-        read = self._documents.encode
-        engine = Engine(
+        """A model as it is without variants."""
+        engine = self._engine(catalog, texts, model, self._rank)
+        found = self._indexes.of(name, catalog, engine.item_vectors)
+        return Served(name, catalog, engine, found, online, texts.shape[1], weights)
+
+    def _variant(self, config: VariantConfig, model: Served, texts: np.ndarray) -> Served:
+        """A variant of a model: vectors and index are the model's."""
+        if under(self._rank, config):
+            return model
+        given, mix = reweighed(model.engine.given, config.mix or Mix())
+        engine = self._engine(model.catalog, texts, given, config.rank, mix, model.engine)
+        return replace(model, engine=engine, candidates=config.candidates)
+
+    def _engine(
+        self,
+        catalog: Catalog,
+        texts: np.ndarray,
+        model: UserModel | None,
+        rank: RankConfig,
+        mix: Mix | None = None,
+        like: Engine | None = None,
+    ) -> Engine:
+        return Engine(
             catalog,
             texts,
             model,
+            mix,
             device=self._device,
             window_ttl_ms=self._window_ttl_ms,
-            encode=read,
-            seen=self._rank.seen,
-            exposure=self._rank.exposure,
+            encode=self._documents.encode,
+            seen=rank.seen,
+            exposure=rank.exposure,
+            like=like,
         )
-        found = self._indexes.of(name, catalog, engine.item_vectors)
-        return Served(name, catalog, engine, found, online, texts.shape[1])
 
     def _online(self, catalog: Catalog, snapshot: Sequence[Snapshot]) -> OnlineScores:
         """Scores as of the newest bucket that was counted: event time, so that a replay scores as the past did."""

@@ -48,7 +48,7 @@ async def check(settings: Settings) -> int:
         topics.trends(state),
         topics.recommendations,
         topics.dead_letters,
-        *([topics.shadow] if settings.recommend.shadow else []),
+        *([topics.shadow] if settings.shadowed else []),
         *([topics.interests(state)] if settings.role != "all" else []),
     ]
     return await check_inputs(

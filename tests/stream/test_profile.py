@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream.lists.profile import Profile, ProfileConfig, Profiles, is_due
+from stream.lists.profile import Profile, ProfileConfig, Profiles, ProfilesOf, is_due
 
 DAY = 86_400_000
 CONFIG = ProfileConfig(refresh_events=16, refresh_ms=DAY, keep=3, batch=2)
@@ -97,7 +97,20 @@ def test_a_user_who_left_takes_the_profile_along_and_one_under_way_too() -> None
 
 
 def test_another_encoder_makes_every_profile_due() -> None:
-    profiles = Profiles(CONFIG)
-    profiles.put((0, "a"), profile())
-    profiles.clear()
-    assert profiles.get((0, "a"), 10, 0) is None and profiles.due == 1
+    of_models, old = ProfilesOf(CONFIG), profile()
+    of_models.of("old").put((0, "a"), old)
+    assert of_models.of("new").get((0, "a"), 10, 0) is None and of_models.of("new").due == 1
+    assert of_models.of("old").get((0, "a"), 10, 0) is old and len(of_models) == 1
+    of_models.keep(["new"])
+    assert not len(of_models) and of_models.of("old").get((0, "a"), 10, 0) is None
+
+
+def test_who_left_is_forgotten_by_every_model() -> None:
+    of_models = ProfilesOf(CONFIG)
+    for model in ("one", "other"):
+        for key in ((0, "a"), (0, "b"), (1, "a")):
+            of_models.of(model).put(key, profile())
+    of_models.left(0, (user for user in "a"))
+    assert len(of_models) == 4
+    of_models.forget(partition for partition in (1,))
+    assert len(of_models) == 2 and of_models.of("one").get((0, "b"), 10, 0) is not None

@@ -184,3 +184,44 @@ def test_a_password_is_not_shown() -> None:
     assert settings.kafka.model_copy(update={"security_protocol": "SASL_PLAINTEXT"}).common()[
         "sasl_plain_password"
     ] == ("hunter2")
+
+
+def test_a_variants_rank_is_put_over_that_of_all_setting_by_setting(file: Path) -> None:
+    text = """
+    [rank]
+    seen = "allow"
+    [rank.exposure]
+    popular = 0.3
+    [rank.exposure.categories]
+    river = 0.1
+    [variants.a]
+    [variants.b]
+    share = 0.2
+    model = "challenger"
+    mix.online = 0.5
+    [variants.b.rank.exposure.categories]
+    weir = 0.2
+    """
+    variants = loaded(file, text, EDDYLINE_VARIANTS__B__RANK__EXPOSURE__POPULAR="0.5").variants
+    a, b = variants["a"].rank, variants["b"].rank
+    assert (a.seen, a.exposure.popular, a.exposure.categories) == ("allow", 0.3, {"river": 0.1})
+    assert (b.seen, b.exposure.popular, b.exposure.categories) == ("allow", 0.5, {"river": 0.1, "weir": 0.2})
+    mix = variants["b"].mix
+    assert mix is not None and mix.model_fields_set == {"online"} and variants["a"].mix is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "remedy"),
+    [
+        ("[variants.a]\nshare = 0.5\n[variants.b]\nshare = 0.3\n", "take out one of them", "[variants]"),
+        ("[variants.a]\nmix.text = 0.5\n", "release one that was made with it", "correct it"),
+        ("[variants.b.rank.exposure]\npopula = 1\n", "'variants.b.rank.exposure.popula'", "exposure.popular'?"),
+        ("[variants.b]\nshar = 1\n", "'variants.b.shar'", "'variants.b.share'?"),
+        ("[variants.b.mix]\nonlin = 1\n", "'variants.b.mix.onlin'", "'variants.b.mix.online'?"),
+        ("[variants]\nb = 1\n", "'variants.b'", "correct it"),
+        ("[rank]\nsen = 1\n[variants.b]\n", "'rank.sen'", "'rank.seen'"),
+    ],
+)
+def test_variants_that_cannot_be_are_refused_with_the_way_out(file: Path, text: str, message: str, remedy: str) -> None:
+    error = refused(file, text)
+    assert message in error.message and remedy in error.remedy

@@ -84,7 +84,7 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
     serving.on_release(tp, [released(folder)])
     upkeep = asyncio.ensure_future(serving.run(lambda: True))
     recommender = Recommender(
-        RecommendConfig(shadow=True),
+        RecommendConfig(shadow=True, exact=True),
         EmitConfig(),
         nothing,
         "v1",
@@ -103,10 +103,10 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
         users = [Waiting(0, f"u{n}", n, trigger) for n in range(len(HISTORIES))]
         h = met(*HISTORIES)
         interests = Interests(users, h, h.lengths.tolist(), [{"click": 7}] * len(users))
-        profiles = await recommender._profiles_now(serving.current, interests)
-        assert [p is not None and len(p.vectors) > 0 for p in profiles] == [True, False, True]
-        made = recommender._compute(serving.current, interests, profiles, None)
-        return {topic: [messages.decode(out.value or b"") for out in outs] for topic, outs in made.outs.items()}
+        parts = serving.current.parts(interests, None)
+        assert [recommender._profiles_of(part) for part in parts] == [None, None]
+        made = recommender._compute(interests, parts, [None, None])
+        return {topic: [messages.decode(out.value or b"") for out in outs] for topic, outs in made.outs}
     finally:
         upkeep.cancel()
         serving.close()
