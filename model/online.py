@@ -32,6 +32,8 @@ from model.peruser import PerUser, Shown, first_of
 PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
+LOOKED = 32
+"""Times as many of the most popular items as are wanted are looked through before it is asked which may be shown."""
 DAY_MS = 86_400_000
 
 
@@ -287,13 +289,34 @@ class OnlineScores:
         """The m most popular items for each user that may be shown and follow nothing of the window, i32[B,m]; -1 where
         there are fewer.
         """
-        looked = 2 * m
+        out = np.full((followers.users, m), -1, np.int32)
+
+        def looked_through(ordered: NDArray[np.int32], users: NDArray[np.int64], looked: int) -> NDArray[np.int64]:
+            """Fill in what is found among the first of `ordered`; returns the users for whom that is too little."""
+            often = np.broadcast_to(ordered[:looked], (len(users), min(looked, len(ordered))))
+            free = shown.at(often, users) & ~followers.has(often, users)
+            found = first_of(np.where(free, often, np.int32(-1)), m)
+            out[users, : found.shape[1]] = found
+            return users[free.sum(1) < m]
+
+        users, looked = np.arange(followers.users), 2 * m
         while True:
-            often = np.broadcast_to(self._by_popularity[:looked], (followers.users, min(looked, len(self.popularity))))
-            free = shown.at(often) & ~followers.has(often)
-            if looked >= len(self.popularity) or (free.sum(1) >= m).all():
-                return first_of(np.where(free, often, np.int32(-1)), m)
+            users = looked_through(self._by_popularity, users, looked)
+            if not len(users) or looked >= len(self.popularity):
+                return out
+            if looked >= LOOKED * m:
+                break
             looked *= 4
+        # rules leave few of the items to these: they look through those alone
+        for mask, members in shown.groups():
+            members, looked = members[np.isin(members, users)], 2 * m
+            ordered = self._by_popularity[mask[self._by_popularity]] if len(members) else self._by_popularity[:0]
+            while len(members):
+                members = looked_through(ordered, members, looked)
+                if looked >= len(ordered):
+                    break
+                looked *= 4
+        return out
 
     def most_popular(self, n: int) -> NDArray[np.int32]:
         """Catalogue rows of the n most popular items, best first."""
