@@ -188,7 +188,7 @@ class Engine:
             return np.full((len(h), 0), -1, np.int32)
         shown = self.shown(h) if shown is None else shown
         vectors, compare = fused.vectors.cpu().numpy(), self._comparing(fused)
-        one_of, places = (None, 1) if terms is None else (terms.one_of, int(terms.places.max()))
+        one_of, places = (None, 1) if terms is None else (terms.one_of, terms.width)
         near = nearest(search, compare, vectors, shown, m, places, one_of)
         followers = self.followers(h, online) if followers is None else followers
         popularity = lean.popularity if lean is not None else None
@@ -208,10 +208,10 @@ class Engine:
         their list is to have: the best by vector and popularity.
         """
         more = []
-        said = self.mix.online * np.log(self.mix.popular * online.popularity)
+        said = (self.mix.online * np.log(self.mix.popular * online.popularity)).astype(np.float32)
 
         def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-            return self.mix.neural * compare(users, rows) + said[rows]
+            return np.float32(self.mix.neural) * compare(users, rows) + said[rows]
 
         for member, least in wanted(terms):
             have = (member[found] & (found >= 0)).sum(1)

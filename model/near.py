@@ -1,4 +1,4 @@
-"""The nearest items that may be shown: an index is asked for more and more, and where it cannot reach, all are compared.
+"""The nearest items that may be shown: an index is asked for more and more; what it cannot reach is compared.
 
 Not an index, and not the rules (`rules.py` says what may be shown to whom). Names: B users, D the length of a vector, N
 items of the catalogue, -1 = none.
@@ -39,8 +39,8 @@ def nearest(
     one_of: as `Terms` has it; of a group only the nearest counts.
 
     A few more than m are looked at, since most of what a user may not see is far from what is near; who then has fewer
-    than half of m is looked at again, further. So a user has between half of m and m, or all that there are, or at least
-    `least` where more is hidden than an index finds at once (`MAX_FETCH`). Where the rules leave so few items that an
+    than half of m is looked at again, further. So a user has between half of m and m, or all that there are, or `least`
+    at least where more is hidden than an index finds at once (`MAX_FETCH`). Where the rules leave so few items that an
     index would hardly meet them, these few are compared instead.
     """
     n = len(shown.anyone)
@@ -76,7 +76,7 @@ def best_of(
     m: int,
     one_of: NDArray[np.int32] | None = None,
 ) -> NDArray[np.int64]:
-    """Of catalogue rows i32[R], ascending, the m best for each of these users, ascending, that are not hidden from them:
+    """Of catalogue rows i32[R], ascending, the m best for each of these users i64[U] that are not hidden from them:
     i64[U,m], best first, -1 where there are fewer. All are compared.
     """
     out = np.full((len(users), m), -1, np.int64)

@@ -1,4 +1,4 @@
-"""What a shop wants of its lists: who may be shown what, and what a list must keep to. All of it is off unless it is set.
+"""What a shop wants of its lists: who may be shown what, and what a list must keep to. Off unless it is set.
 
 Not a ranking, and not how a list is filled (`arrange.py`): rules are compiled once over a catalogue, and say for a
 micro-batch what is `Shown` to whom, and the `Terms` of its lists. What one request asks for (`Ask`) narrows them; it
@@ -70,7 +70,8 @@ class RulesConfig(BaseModel):
     items: Choice = Choice()
     price: PriceConfig = PriceConfig()
     seen: dict[str, Seen] = Field(
-        default={}, description="by action, where it is not as rank.seen: what was bought may stay away, what was viewed not"
+        default={},
+        description="by action, where it is not as rank.seen: what was bought may stay away, what was viewed not",
     )
     least: dict[str, int] = Field(default={}, description="category -> at least so many of it in a list")
     most: dict[str, int] = Field(default={}, description="category -> at most so many of it in a list")
@@ -325,8 +326,8 @@ SPARE = 8
 
 
 def wanted(terms: Terms) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
-    """Groups of items, member bool[N], of which so many, i32[B], should be among the candidates, if a list is to keep to
-    its terms: members of quotas, what fills a list when those have taken all that they may, and what is boosted.
+    """Groups of items, member bool[N], of which so many, i32[B], should be among the candidates if a list is to keep
+    to its terms: members of quotas, what fills a list when those have taken all that they may, and what is boosted.
     """
     limited: list[Quota] = []
     for quota in terms.quotas:

@@ -54,6 +54,11 @@ class TopicsConfig(BaseModel):
         return self.named("users")
 
     @property
+    def requests(self) -> str:
+        """Who asks for a list now; keyed by user, with the partitions of the input topics."""
+        return self.named("request")
+
+    @property
     def release(self) -> str:
         return self.named("release")
 
@@ -103,6 +108,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
             n,
             {"cleanup.policy": "compact,delete", "retention.ms": str(7 * DAYS), **large},
         ),
+        TopicSpec(config.requests, n, {"retention.ms": str(6 * HOURS), **large}),
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),
         TopicSpec(config.users, n, compacted),

@@ -82,6 +82,9 @@ class Desk(Settling):
                 ) from error
             users += len(found)
             for user, trigger in found:
+                if trigger.request is not None:
+                    self.progress.ask(ticket, tp.partition, user, trigger)
+                    continue
                 key = (tp.partition, user)
                 if trigger.row is not None and self._is_news(key, trigger.row.applied):
                     self.progress.wait(ticket, tp.partition, user, trigger)

@@ -1,8 +1,9 @@
 """What is known of users beside what they did, from the compacted `users` topic; whoever makes lists has all of it.
 
 Not what follows from it (`model.leaning`, `model.rules`). A record is `{user, attributes?, interests?, hidden?}`, keyed
-by its user; a tombstone forgets one. Without a Python object a user: names are in a table of their own, the words of all users one
-after the other in an array, where those of a new record stand at the end, until half of it is what was replaced.
+by its user; a tombstone forgets one. Without a Python object a user: names are in a table of their own, the words of
+all users one after the other in an array, where those of a new record stand at the end, until half of it is what was
+replaced.
 """
 
 from __future__ import annotations

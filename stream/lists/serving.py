@@ -87,6 +87,7 @@ class Serving:
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
         self._release: Release | None = None
+        self._unknown: list[str] = []
         self._changed = asyncio.Event()
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
         self._current: Served | None = None
@@ -192,6 +193,10 @@ class Serving:
         except (HashCollisionError, EddylineError, IndexBuildError) as error:
             log.error("the new catalogue is not served: %s", error)
             return
+        if (unknown := built.engine.rules.unknown) != self._unknown:
+            self._unknown = unknown
+            if unknown:
+                log.warning("[rank.rules] names what the catalogue does not have: %s", ", ".join(unknown[:10]))
         if self._current is None or built.name != self._current.name:
             self._monitor.releases += 1
             log.info("serving %s over %d items", built.name, len(built.catalog))
@@ -236,6 +241,7 @@ class Serving:
             encode=read,
             seen=self._rank.seen,
             exposure=self._rank.exposure,
+            rules=self._rank.rules,
         )
         found = self._indexes.of(name, catalog, engine.item_vectors)
         return Served(name, catalog, engine, found, online, texts.shape[1])
