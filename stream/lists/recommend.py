@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from msgspec import UNSET
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.history import ACTION_NAME, Histories
@@ -286,7 +286,7 @@ class Recommender:
             catalog_version=served.catalog.version,
             variant=variant,
             source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
-            correlation_id=t.request.correlation_id if t.request is not None else UNSET,
+            correlation_id=t.request.correlation_id if t.request is not None else msgspec.UNSET,
         )
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
