@@ -32,8 +32,9 @@ from model.peruser import PerUser, Shown, first_of
 PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
-LOOKED = 32
-"""Times as many of the most popular items as are wanted are looked through before it is asked which may be shown."""
+RARE, LOOKED = 0.125, 32
+"""Where less than this share of the items may be shown, or more than so many times as many as are wanted would be looked
+through, the others are left out of the most popular first."""
 DAY_MS = 86_400_000
 
 
@@ -299,23 +300,16 @@ class OnlineScores:
             out[users, : found.shape[1]] = found
             return users[free.sum(1) < m]
 
-        users, looked = np.arange(followers.users), 2 * m
-        while True:
-            users = looked_through(self._by_popularity, users, looked)
-            if not len(users) or looked >= len(self.popularity):
-                return out
-            if looked >= LOOKED * m:
-                break
-            looked *= 4
-        # rules leave few of the items to these: they look through those alone
-        for mask, members in shown.groups():
-            members, looked = members[np.isin(members, users)], 2 * m
-            ordered = self._by_popularity[mask[self._by_popularity]] if len(members) else self._by_popularity[:0]
-            while len(members):
-                members = looked_through(ordered, members, looked)
-                if looked >= len(ordered):
-                    break
+        for mask, users in shown.groups():
+            ordered = self._by_popularity
+            if np.count_nonzero(mask) < RARE * len(ordered):
+                ordered = ordered[mask[ordered]]  # most of the others are not theirs to see
+            looked = 2 * m
+            while len(users := looked_through(ordered, users, looked)) and looked < len(ordered):
                 looked *= 4
+                if looked > LOOKED * m and ordered is self._by_popularity:
+                    ordered = ordered[mask[ordered]]
+                    looked = 2 * m
         return out
 
     def most_popular(self, n: int) -> NDArray[np.int32]:

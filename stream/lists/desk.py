@@ -110,8 +110,9 @@ class Desk(Settling):
         if not found:
             return None
         for w, row in found:
-            self._recent[w.key] = row
-            self._recent.move_to_end(w.key)
+            if len(row.interactions):  # one who asked may have none, and no profile to be made
+                self._recent[w.key] = row
+                self._recent.move_to_end(w.key)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         rows = [row for _, row in found]
