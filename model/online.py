@@ -33,8 +33,8 @@ PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
 RARE, LOOKED = 0.125, 32
-"""Where less than this share of the items may be shown, or more than so many times as many as are wanted would be looked
-through, the others are left out of the most popular first."""
+"""Where less than this share of the items may be shown, or more than so many times as many as are wanted were looked
+through in vain, the others are left out of the most popular first."""
 DAY_MS = 86_400_000
 
 

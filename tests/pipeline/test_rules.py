@@ -136,11 +136,9 @@ def test_a_list_holds_what_there_is_in_the_category_however_little(shop: Shop) -
     run(withdraw_items(shop.settings.kafka, shop.settings.topics.catalog, ["rare", "one"]))
 
 
-def test_allow_lists_leave_nothing_else(shop: Shop) -> None:
-    environ = {"EDDYLINE_RANK__RULES__ITEMS__ALLOW": "film1,song2,gone,book3"}
-    other = Shop(
-        shop.deployment.with_state("allow").create([]), EDDYLINE_RANK__RULES__CATEGORIES__ALLOW="film, song", **environ
-    )
+def test_allow_lists_leave_nothing_else(empty: Deployment) -> None:
+    items = {"EDDYLINE_RANK__RULES__ITEMS__ALLOW": "film1,song2,gone,book3"}
+    other = Shop(empty.create(SHOP), EDDYLINE_RANK__RULES__CATEGORIES__ALLOW="film, song", **items)
     assert set(other.ask("j")) == {"film1", "song2"}
     assert other.worker.stop() == 0
 
