@@ -11,9 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from model.exposure import ExposureConfig
 from model.history import WINDOW
 from model.mix import Mix
-
-Seen = Literal["exclude", "allow"]
-"""Whether items that a user has met may be shown to them again."""
+from model.rules import RulesConfig, Seen
 
 
 class RankConfig(BaseModel):
@@ -26,6 +24,7 @@ class RankConfig(BaseModel):
         description="allow: what a user has met may be shown again, as where people buy the same every week",
     )
     exposure: ExposureConfig = ExposureConfig()
+    rules: RulesConfig = RulesConfig()
 
 
 class ModelConfig(BaseModel):

@@ -7,7 +7,6 @@ the old one is dropped when nothing uses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -22,25 +21,21 @@ from model.catalog import Catalog
 from model.config import Seen
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
-from model.history import ACTION_CODE, Histories, seen_hash, spans, weight_table
+from model.history import ACTION_CODE, Histories, weight_table
 from model.leaning import Lean, Leaner
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
+from model.near import Compare, Search, best_of, nearest
 from model.online import OnlineScores, looked_up
-from model.people import About
-from model.peruser import PerUser, Shown, first_of
+from model.people import About, Words
+from model.peruser import PerUser, Shown
 from model.reasons import RankedLists, Reasoner, Reasons
 from model.reweighed import sharing
+from model.rules import SPARE, Asked, Rules, RulesConfig, wanted
+from model.terms import Terms
 
-MAX_FETCH = 2048
-"""Neighbours asked of an index at most, to have m left after filtering: what GPU indexes can return at once.
-Where more is hidden than that, the counts fill the rest.
-"""
-
-Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.float32], NDArray[np.int64]]]
-"""(user vectors f32[B,D], k) -> (scores f32[B,k], catalogue rows i64[B,k], -1 = none): what an index over
-`item_vectors` answers.
-"""
+COMPARED = 1 << 16
+"""Items whose vectors are gathered at a time where many are compared."""
 
 
 class Engine:
@@ -49,8 +44,9 @@ class Engine:
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
     text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown. exposure:
-    bounds of what a group of items may take of a list; None = none. like: an engine over the same catalogue, texts and
-    model (or one that is only `reweighed`), on the same device: what is large is shared with it.
+    bounds of what a group of items may take of a list; rules: what else is shown to whom; None = none. like: an engine
+    over the same catalogue, texts and model (or one that is only `reweighed`), on the same device: what is large is
+    shared with it.
     """
 
     def __init__(
@@ -64,6 +60,7 @@ class Engine:
         encode: Encode | None = None,
         seen: Seen = "exclude",
         exposure: ExposureConfig | None = None,
+        rules: RulesConfig | None = None,
         like: Engine | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
@@ -76,8 +73,7 @@ class Engine:
             self._begin(model or Fallback(text_vectors.shape[1], mix or Mix()), text_vectors, mix, device, encode)
         else:
             self._share(like, mix)
-        order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
-        self._seen32, self._seen_row = catalog.seen32[order], order
+        self.rules = Rules(rules or RulesConfig(), catalog, seen)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
@@ -181,20 +177,9 @@ class Engine:
         self._recent = h, (window, rows)
         return window, rows
 
-    def shown(self, h: Histories) -> Shown:
-        """Items that may be shown to whom: not withdrawn and, unless `seen` allows it, neither in the history nor among
-        what fell off it.
-        """
-        if self.seen == "allow":
-            user, hashes = np.zeros(0, np.int64), np.zeros(0, np.uint32)
-        else:
-            row, place = np.nonzero(h.items)
-            user = np.concatenate([row, np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))])
-            hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
-        first = np.searchsorted(self._seen32, hashes, side="left")
-        count = np.searchsorted(self._seen32, hashes, side="right") - first
-        keys = np.unique(np.repeat(user, count) * len(self.catalog) + self._seen_row[spans(first, count)])
-        return Shown(self.catalog.in_stock, PerUser(len(h), len(self.catalog), keys, np.ones(len(keys), np.float32)))
+    def shown(self, h: Histories, hidden: Words | None = None, asked: Asked | None = None) -> Shown:
+        """Items that may be shown to whom; see `Rules.shown`."""
+        return self.rules.shown(h, hidden, asked)
 
     def allowed(self, h: Histories) -> NDArray[np.bool_]:
         """`shown` of all items, bool[B,N]."""
@@ -213,25 +198,75 @@ class Engine:
         m: int,
         followers: PerUser | None = None,
         lean: Lean | None = None,
+        shown: Shown | None = None,
+        terms: Terms | None = None,
     ) -> NDArray[np.int32]:
-        """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, and
-        those met before where that speaks for them; each once.
+        """Catalogue rows worth ranking, i32[B,M], -1 = none: the m nearest by vector, the m strongest by counts, those
+        met before where that speaks for them, and what the terms of a list ask for; each once.
 
-        Only items that are `shown`. A user who may be shown at least m items gets at least m. followers: as
-        `followers` has them, where they are there already.
+        Only items that are `shown`. A user who may be shown at least m items gets at least m. followers, shown: as
+        `followers` and `shown` have them, where they are there already.
         """
         n = len(self.catalog)
         if not n or not len(h):
             return np.full((len(h), 0), -1, np.int32)
-        shown = self.shown(h)
-        near = _near(search, fused.vectors.cpu().numpy(), shown, m)
+        shown = self.shown(h) if shown is None else shown
+        vectors, compare = fused.vectors.cpu().numpy(), self._comparing(fused)
+        one_of, places = (None, 1) if terms is None else (terms.one_of, terms.width)
+        near = nearest(search, compare, vectors, shown, m, places, one_of)
         followers = self.followers(h, online) if followers is None else followers
         popularity = lean.popularity if lean is not None else None
         found = [near, online.strongest(followers, self.mix, shown, min(m, n), popularity)]
-        if self.mix.repeat and self.seen == "allow":
+        if self.mix.repeat and self.rules.returns:
             met = self.catalog.index_of(h.items)
             found.append(np.where(shown.at(met), met, -1))
+        if terms is not None:
+            found.append(terms.pinned)
+            found += self._wanted(terms, np.concatenate(found, axis=1), shown, compare, online)
         return _distinct(np.concatenate(found, axis=1).astype(np.int32))
+
+    def _wanted(
+        self, terms: Terms, found: NDArray[np.integer], shown: Shown, compare: Compare, online: OnlineScores
+    ) -> list[NDArray[np.int64]]:
+        """More candidates, i64[B,K] each, for users among whose candidates i[B,M] there are too few of a group that
+        their list is to have: the best by vector and popularity.
+        """
+        more = []
+        said = (self.mix.online * np.log(self.mix.popular * online.popularity)).astype(np.float32)
+
+        def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
+            return np.float32(self.mix.neural) * compare(users, rows) + said[rows]
+
+        for member, least in wanted(terms):
+            have = (member[found] & (found >= 0)).sum(1)
+            short = (least > 0) & (have < least + SPARE)
+            if not short.any():
+                continue
+            k = int(least[short].max()) + SPARE
+            best = np.full((len(found), k), -1, np.int64)
+            for mask, users in shown.groups():
+                rows = np.flatnonzero(mask & member).astype(np.int32)
+                if len(users := users[short[users]]):
+                    best[users] = best_of(compared, rows, shown, users, k, terms.one_of)
+            more.append(best)
+        return more
+
+    def _comparing(self, fused: Fused) -> Compare:
+        """Inner products of users, by their number in `fused`, with items, by catalogue row."""
+
+        def compare(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
+            out = np.empty((len(users), len(rows)), np.float32)
+            mine = fused.vectors[torch.from_numpy(users).to(fused.vectors.device)]
+            for at in range(0, len(rows), COMPARED):
+                part = rows[at : at + COMPARED]
+                if self._items.is_cpu:
+                    np.matmul(mine.numpy(), self.item_vectors[part].T, out=out[:, at : at + COMPARED])
+                else:
+                    items = self._items[torch.from_numpy(part).to(self._items.device)]
+                    out[:, at : at + COMPARED] = (mine @ items.T).cpu().numpy()
+            return out
+
+        return compare
 
     def rank(
         self,
@@ -243,6 +278,7 @@ class Engine:
         reasons: bool = True,
         followers: PerUser | None = None,
         lean: Lean | None = None,
+        terms: Terms | None = None,
     ) -> RankedLists:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
 
@@ -316,26 +352,6 @@ class Engine:
                 self.mix,
                 popularity,
             )
-
-
-def _near(search: Search, vectors: NDArray[np.float32], shown: Shown, m: int) -> NDArray[np.int64]:
-    """The items nearest to user vectors f32[B,D] that may be shown, i64[B,m], nearest first, -1 where there are fewer.
-
-    A few more than m are looked at, since most of what a user may not see is far from what is near; who then has fewer
-    than half of m is looked at again, further. So a user has between half of m and m, or all that there are, unless
-    more is hidden than an index finds at once (`MAX_FETCH`).
-    """
-    n = len(shown.in_stock)
-    near = np.full((len(vectors), m), -1, np.int64)
-    users, fetch = np.arange(len(vectors)), min(m + m // 4, n)
-    while True:
-        found = search(vectors[users], fetch)[1]
-        found = first_of(np.where(shown.at(found, users), found, -1), m)
-        near[users, : found.shape[1]] = found
-        users = users[(found >= 0).sum(1) < m // 2]
-        if not len(users) or fetch >= min(n, max(m, MAX_FETCH)):
-            return near
-        fetch = min(4 * fetch, n, max(m, MAX_FETCH))
 
 
 def popular_to(lean: Lean | None, online: OnlineScores) -> NDArray[np.float32]:

@@ -45,7 +45,7 @@ class Bounds:
 
     def __init__(self, config: ExposureConfig, catalog: Catalog) -> None:
         self._popular = config.popular
-        self._members = [(_members(catalog, name), most) for name, most in config.categories.items() if most < 1]
+        self._members = [(catalog.in_any([name]), most) for name, most in config.categories.items() if most < 1]
         self._head = math.ceil(HEAD * len(catalog))
         self.any = bool(self._members) or self._popular < 1
 
@@ -74,7 +74,3 @@ class Bounds:
         head = np.zeros(len(online.popularity), bool)
         head[online.most_popular(self._head)] = True
         return [(head, self._popular), *self._members]
-
-
-def _members(catalog: Catalog, name: str) -> NDArray[np.bool_]:
-    return np.array([name in names for names in catalog.categories], bool)

@@ -208,6 +208,29 @@ class Histories:
             self.seen_offsets,
         )
 
+    def and_then(self, items: NDArray[np.uint64], times: NDArray[np.int64], action: int) -> Histories:
+        """With one more interaction for each row that has an item u64[B] (0 = none), by an action's code: the newest,
+        at its time i64[B] or that of the newest before it.
+        """
+        more = items != 0
+        newest = self.times[:, -1] if self.times.shape[1] else np.zeros(len(self), np.int64)
+
+        def put(column: NDArray, last: NDArray | float) -> NDArray:
+            wide = np.pad(column, ((0, 0), (1, 0)))
+            wide[more, :-1] = wide[more, 1:]
+            wide[more, -1] = np.broadcast_to(np.asarray(last, column.dtype), len(self))[more]
+            return wide
+
+        return Histories(
+            put(self.items, items),
+            put(self.actions, action),
+            put(self.times, np.maximum(times, newest)),
+            put(self.weights, float(weight_table()[action])),
+            (self.lengths + more).astype(np.int32),
+            self.seen,
+            self.seen_offsets,
+        )
+
     def window(self, k: int = WINDOW, ttl_ms: int | None = None) -> Histories:
         """The newest k interactions, of these only such within `ttl_ms` of the row's newest. The seen set is
         dropped: a window is for reading.

@@ -32,6 +32,9 @@ from model.peruser import PerUser, Shown, first_of
 PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
+RARE, LOOKED = 0.125, 32
+"""Where less than this share of the items may be shown, or more than so many times as many as are wanted were looked
+through in vain, the others are left out of the most popular first."""
 DAY_MS = 86_400_000
 
 
@@ -287,13 +290,27 @@ class OnlineScores:
         """The m most popular items for each user that may be shown and follow nothing of the window, i32[B,m]; -1 where
         there are fewer.
         """
-        looked = 2 * m
-        while True:
-            often = np.broadcast_to(self._by_popularity[:looked], (followers.users, min(looked, len(self.popularity))))
-            free = shown.at(often) & ~followers.has(often)
-            if looked >= len(self.popularity) or (free.sum(1) >= m).all():
-                return first_of(np.where(free, often, np.int32(-1)), m)
-            looked *= 4
+        out = np.full((followers.users, m), -1, np.int32)
+
+        def looked_through(ordered: NDArray[np.int32], users: NDArray[np.int64], looked: int) -> NDArray[np.int64]:
+            """Fill in what is found among the first of `ordered`; returns the users for whom that is too little."""
+            often = np.broadcast_to(ordered[:looked], (len(users), min(looked, len(ordered))))
+            free = shown.at(often, users) & ~followers.has(often, users)
+            found = first_of(np.where(free, often, np.int32(-1)), m)
+            out[users, : found.shape[1]] = found
+            return users[free.sum(1) < m]
+
+        for mask, users in shown.groups():
+            ordered = self._by_popularity
+            if np.count_nonzero(mask) < RARE * len(ordered):
+                ordered = ordered[mask[ordered]]  # most of the others are not theirs to see
+            looked = 2 * m
+            while len(users := looked_through(ordered, users, looked)) and looked < len(ordered):
+                looked *= 4
+                if looked > LOOKED * m and ordered is self._by_popularity:
+                    ordered = ordered[mask[ordered]]
+                    looked = 2 * m
+        return out
 
     def most_popular(self, n: int) -> NDArray[np.int32]:
         """Catalogue rows of the n most popular items, best first."""

@@ -1,7 +1,8 @@
 """Users as they describe themselves: attributes, and interests that they state.
 
-Not what follows from it (`leaning.py`), and not where it comes from: a file of a data set, or the `users` topic. Of a
-user two sets of words are kept, as 64-bit hashes: the groups that the attributes put them into, and their interests.
+Not what follows from it (`leaning.py`, `rules.py`), and not where it comes from: a file of a data set, or the `users`
+topic. Of a user three sets of words are kept, as 64-bit hashes: the groups that the attributes put them into, their
+interests, and the items that they do not want to see.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ Value = str | int | float | bool | None
 
 class Person(msgspec.Struct):
     """One user as their owner describes them: a line of `users.csv`, or a record of the `users` topic. Interests are
-    ids of items, or categories as the catalogue writes them.
+    ids of items, or categories as the catalogue writes them; `hidden` are ids of items that are never shown to them.
     """
 
     user: str
     attributes: dict[str, Value] = {}
     interests: list[str] = []
+    hidden: list[str] = []
 
 
 def group_of(attribute: str, value: Value) -> str | None:
@@ -48,10 +50,10 @@ def group_of(attribute: str, value: Value) -> str | None:
     return f"{attribute} {math.trunc(number / size) * size:g}"
 
 
-def words(person: Person) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hashes of the person's groups and interests, each distinct and ascending."""
+def words(person: Person) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Hashes of the person's groups, interests and hidden items, each distinct and ascending."""
     groups = {g for name, value in person.attributes.items() if (g := group_of(name, value)) is not None}
-    return _hashed(groups), _hashed(person.interests)
+    return _hashed(groups), _hashed(person.interests), _hashed(person.hidden)
 
 
 def _hashed(texts: Iterable[str]) -> NDArray[np.uint64]:
@@ -82,25 +84,31 @@ class Words:
         none = self.words[:0]
         return Words.of([self.row(b) if b >= 0 else none for b in rows.tolist()])
 
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """Whose each word is, i64[W]."""
+        return np.repeat(np.arange(len(self.ends) - 1), np.diff(self.ends))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class About:
-    """What is known of B users: their groups, and their interests."""
+    """What is known of B users: their groups, their interests, and what is hidden from them."""
 
     groups: Words
     interests: Words
+    hidden: Words
 
     def __len__(self) -> int:
         return len(self.groups.ends) - 1
 
     @property
     def nothing(self) -> bool:
-        """Whether nothing is known of any of them."""
+        """Whether nothing is known of any of them that speaks for an item."""
         return not len(self.groups.words) and not len(self.interests.words)
 
     def take(self, rows: NDArray[np.integer]) -> About:
         """These users, in this order; -1 is one of whom nothing is known."""
-        return About(self.groups.take(rows), self.interests.take(rows))
+        return About(self.groups.take(rows), self.interests.take(rows), self.hidden.take(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +127,8 @@ class People:
     def of(people: Iterable[Person]) -> People:
         """Of one user's descriptions the last counts."""
         known = {person.user: words(person) for person in people}
-        groups, interests = ([parts[i] for parts in known.values()] for i in (0, 1))
-        return People({user: n for n, user in enumerate(known)}, About(Words.of(groups), Words.of(interests)))
+        sets = (Words.of([parts[i] for parts in known.values()]) for i in range(3))
+        return People({user: n for n, user in enumerate(known)}, About(*sets))
 
     def __len__(self) -> int:
         return len(self.row)

@@ -6,12 +6,15 @@ without a place for every item of a large catalogue. Names: B users, N items of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.history import spans
 
 Value = TypeVar("Value", bound=np.generic)
 Row = TypeVar("Row", bound=np.integer)
@@ -78,6 +81,12 @@ class PerUser:
         place, found = self.find(of[:, None] * self.items + rows)
         return place, found & (rows >= 0)
 
+    def taken(self, users: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Of these users i[U], ascending: whose number (0..U) each is that they have, and its catalogue row."""
+        first = np.searchsorted(self.keys, users * self.items)
+        count = np.searchsorted(self.keys, (users + 1) * self.items) - first
+        return np.repeat(np.arange(len(users)), count), self.row[spans(first, count)]
+
     def find(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where these keys are among its own, and whether they are."""
         if not len(self.keys):
@@ -87,24 +96,58 @@ class PerUser:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """Which items may be shown to whom. in_stock bool[N]; hidden: what a user may not see, in stock or not."""
+class Narrowed:
+    """Users who asked for less than all: masks bool[K,N], what may be shown by each; of i32[B], the number of each
+    user's mask, -1 = none.
+    """
 
-    in_stock: NDArray[np.bool_]
+    masks: NDArray[np.bool_]
+    of: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Which items may be shown to whom. anyone bool[N]: what may be shown to those who did not ask for less; hidden:
+    what a user may not see all the same.
+    """
+
+    anyone: NDArray[np.bool_]
     hidden: PerUser
+    narrowed: Narrowed | None = None
 
     def at(self, rows: NDArray[np.integer], of: NDArray[np.integer] | None = None) -> NDArray[np.bool_]:
         """Of catalogue rows i[B,M], -1 = none: bool[B,M]. `of` as in `PerUser.at`."""
-        return (rows >= 0) & self.in_stock[rows] & ~self.hidden.has(rows, of)
+        users = np.arange(len(rows)) if of is None else of
+        return (rows >= 0) & self._open(rows, users[:, None]) & ~self.hidden.has(rows, of)
 
     def of(self, numbers: PerUser) -> NDArray[np.bool_]:
         """Of each item that has a number for a user, bool[F]."""
-        return self.in_stock[numbers.row] & ~self.hidden.find(numbers.keys)[1]
+        return self._open(numbers.row, numbers.user) & ~self.hidden.find(numbers.keys)[1]
 
     def every(self) -> NDArray[np.bool_]:
         """Of all items, bool[B,N]: for a small catalogue, or few users."""
-        out = np.repeat(self.in_stock[None], self.hidden.users, axis=0)
+        out = np.repeat(self.anyone[None], self.hidden.users, axis=0)
+        for mask, users in self.groups():
+            out[users] = mask
         out[self.hidden.user, self.hidden.row] = False
+        return out
+
+    def groups(self) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
+        """Each mask bool[N], and the users for whom it holds, ascending."""
+        if self.narrowed is None:
+            yield self.anyone, np.arange(self.hidden.users)
+            return
+        for number in np.unique(self.narrowed.of).tolist():
+            mask = self.anyone if number < 0 else self.narrowed.masks[number]
+            yield mask, np.flatnonzero(self.narrowed.of == number)
+
+    def _open(self, rows: NDArray[np.integer], users: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Of rows for users, arrays that fit each other, by the masks alone."""
+        out = self.anyone[rows]
+        if self.narrowed is not None:
+            which = np.broadcast_to(self.narrowed.of[users], out.shape)
+            asked = which >= 0
+            out[asked] = self.narrowed.masks[which[asked], rows[asked]]
         return out
 
 

@@ -36,6 +36,11 @@ class Terms:
     boosts: NDArray[np.float32] | None = None
     one_of: NDArray[np.int32] | None = None
 
+    @property
+    def width(self) -> int:
+        """Places of the longest list: n."""
+        return self.pinned.shape[1]
+
     @staticmethod
     def plain(users: int, places: int) -> Terms:
         """Nothing but a number of places."""

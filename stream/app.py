@@ -1,6 +1,6 @@
 """The topology on one page: topics, tables, agent, followers, and the tasks around them.
 
-    input topics --agent--> windows, trends (tables) --users who wait--> recommender --> recommendations
+    input topics, requests --agent--> windows, trends (tables) --users who wait--> recommender --> recommendations
     catalog, users, release, other partitions' trends --followers--> serving --^
 
 With roles apart, what lies before the recommender is one worker (`stream.intake`) and hands over by a topic, what
@@ -53,9 +53,12 @@ class Pipeline:
     Args:
         partitions: the partition count of inputs and changelogs.
         silent_until: next offsets up to which state advances without lists.
+        answers: whether requests are read; a backfill that serves nobody leaves them to the version that does.
     """
 
-    def __init__(self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None, answers: bool = True
+    ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
         self.partitions = partitions
@@ -70,7 +73,8 @@ class Pipeline:
         if self.intake is not None:
             self.keeper: State | Desk = self.intake.state
             self.source: Source = self.intake.rows
-            self._inputs, agent = list(settings.input.topics.values()), self.intake.ingest.agent
+            asked = [topics.requests] if answers else []
+            self._inputs, agent = [*settings.input.topics.values(), *asked], self.intake.ingest.agent
         else:
             self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
             self._inputs, agent = [topics.interests(name)], desk.agent

@@ -9,7 +9,8 @@ The tree::
     │   ├── BrokerStartError              the local broker cannot be started on this machine
     │   └── TopicError                    a topic is missing, or not shaped as the pipeline needs it
     ├── StateError               exit 5   stored state is not of these topics, or cannot be read
-    └── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
+    ├── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
+    └── UnansweredError          exit 1   no worker has answered a request in time
 
 Exit codes of the `eddyline` command: 0 done, 1 failed otherwise, 2 wrong usage (unknown flag or command),
 3 configuration, 4 broker, 5 state, 6 data or model.
@@ -73,3 +74,7 @@ class ModelError(EddylineError):
     """A model folder or release is absent, corrupt, or does not fit the catalogue. Stop."""
 
     exit_code = 6
+
+
+class UnansweredError(EddylineError):
+    """No worker has answered a request in time. It may be answered yet: retry, where one runs."""

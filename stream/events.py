@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgpack
 import msgspec
@@ -26,6 +26,7 @@ MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/x-msgpack", b"a
 HASHES_KEPT = 1_000_000
 """Item hashes remembered by a decoder: beyond them, ids are more likely noise than a catalogue."""
 LONGEST_ID = 1024
+Value = TypeVar("Value")
 _UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
@@ -198,14 +199,14 @@ class Decoder:
         hashes = self._hashes
         for record in records:
             try:
-                event = self._parse(record)
-                user, item = _identifier(event.user, "user"), _identifier(event.item, "item")
+                event = parse(record, self._json, self._largest, "input.max_event_bytes =")
+                user, item = identifier(event.user, "user"), identifier(event.item, "item")
                 if record.key != user.encode():
-                    raise ValueError(_wrong_key(record.key, user))
+                    raise ValueError(wrong_key(record.key, user))
                 time = self._time(event.ts, record.timestamp)
             except (ValueError, RecursionError, OverflowError) as error:
                 # msgspec's and msgpack's errors are ValueErrors; RecursionError is their word for nesting.
-                bad.append(Unreadable(record, _reason(error)))
+                bad.append(Unreadable(record, reason(error)))
                 continue
             hashed = hashes.get(item)
             if hashed is None:
@@ -237,26 +238,6 @@ class Decoder:
             traces,
         )
 
-    def _parse(self, record: Record) -> Event:
-        value = record.value
-        if value is None:
-            raise ValueError("the value is null; an event topic has no tombstones")
-        if not value:
-            raise ValueError("the value is empty")
-        if len(value) > self._largest:
-            raise ValueError(f"{len(value)} bytes are more than input.max_event_bytes = {self._largest}")
-        kind = header(record.headers, "content-type") if record.headers else None
-        if kind is not None:
-            kind = kind.split(b";")[0].strip().lower()
-        # Without a content type the first byte tells: a JSON object opens with "{", which as MessagePack is a number.
-        if kind in JSON_TYPES or (kind is None and value[:1] in b"{ \t\r\n["):
-            return self._json.decode(value)
-        if kind in MSGPACK_TYPES or (kind is None and _is_map(value[0])):
-            return msgspec.convert(_unpack(value), Event)
-        if kind is None:
-            raise ValueError("neither a JSON object nor a MessagePack map")
-        raise ValueError(f"unknown content type {kind.decode(errors='replace')!r}")
-
     def _time(self, ts: int | float | str | None, record_ts: int) -> int:
         """Event time in ms; bounded on both sides, so that one bad clock cannot expire a user's window."""
         if ts is None:
@@ -278,6 +259,32 @@ class Decoder:
         return ms
 
 
+def parse(record: Record, decoder: msgspec.json.Decoder[Value], largest: int, bound: str) -> Value:
+    """What a record's value says, JSON or MessagePack, as the decoder's type. bound: what `largest` is called.
+
+    Raises:
+        ValueError, RecursionError, OverflowError: it is none, and why.
+    """
+    value = record.value
+    if value is None:
+        raise ValueError("the value is null; an event topic has no tombstones")
+    if not value:
+        raise ValueError("the value is empty")
+    if len(value) > largest:
+        raise ValueError(f"{len(value)} bytes are more than {bound} {largest}")
+    kind = header(record.headers, "content-type") if record.headers else None
+    if kind is not None:
+        kind = kind.split(b";")[0].strip().lower()
+    # Without a content type the first byte tells: a JSON object opens with "{", which as MessagePack is a number.
+    if kind in JSON_TYPES or (kind is None and value[:1] in b"{ \t\r\n["):
+        return decoder.decode(value)
+    if kind in MSGPACK_TYPES or (kind is None and _is_map(value[0])):
+        return msgspec.convert(_unpack(value), decoder.type)
+    if kind is None:
+        raise ValueError("neither a JSON object nor a MessagePack map")
+    raise ValueError(f"unknown content type {kind.decode(errors='replace')!r}")
+
+
 def _only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
     """Whether these headers say JSON, or leave it to the first byte, and bring no trace to be carried on."""
     kind = header(headers, "content-type")
@@ -293,11 +300,12 @@ def _offsets(records: Sequence[Record]) -> np.ndarray:
 
 
 def _are_identifiers(names: Collection[Any]) -> bool:
-    """Whether `_identifier` accepts all of these as they are. Raises TypeError where one is a number."""
+    """Whether `identifier` accepts all of these as they are. Raises TypeError where one is a number."""
     return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
 
 
-def _identifier(value: str | int, field: str) -> str:
+def identifier(value: str | int, field: str) -> str:
+    """A name as text. Raises ValueError where it is none."""
     text = value if isinstance(value, str) else str(value)
     if not text:
         raise ValueError(f"empty {field} - at `$.{field}`")
@@ -308,7 +316,8 @@ def _identifier(value: str | int, field: str) -> str:
     return text
 
 
-def _wrong_key(key: bytes | None, user: str) -> str:
+def wrong_key(key: bytes | None, user: str) -> str:
+    """Why a record's key, which is not its user, is no key."""
     if key is None:
         return "the record has no key; its key must be the user, or a user's events spread over partitions"
     return f"the record's key {key[:64]!r} is not its user {user[:64]!r}"
@@ -336,7 +345,8 @@ def _iso_ms(text: str) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """An error in words."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return str(error) or type(error).__name__

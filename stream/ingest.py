@@ -2,7 +2,8 @@
 
 The agent is this function bound to the input topics. It only carries: decoding is in `stream.events`,
 windows in `stream.windows.window`, counts in `stream.trends`, tickets in `stream.answers.progress`. A batch is applied
-without awaiting anything, so a commit, a rebalance or a stop never sees half of one.
+without awaiting anything, so a commit, a rebalance or a stop never sees half of one. Requests come the same way: they
+touch no state, and what is committed waits for their answers too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stream.answers.progress import Trigger
 from stream.deadletters import bury
 from stream.events import Decoder, Events, InputConfig, Unreadable
 from stream.process.monitor import Monitor
+from stream.requests import decode
 from stream.state import State
 from stream.windows import window
 
@@ -36,6 +38,7 @@ class Ingest:
     """Applies fetched batches to the state.
 
     Args:
+        requests: the topic of requests.
         silent_until: next offsets up to which state advances without lists (a backfill's range).
     """
 
@@ -46,6 +49,7 @@ class Ingest:
         state: State,
         debts: Debts,
         producer: AIOKafkaProducer,
+        requests: str,
         dead_letters: str,
         group: str,
         monitor: Monitor,
@@ -58,6 +62,7 @@ class Ingest:
         self._state = state
         self._debts = debts
         self._producer = producer
+        self._requests = requests
         self._dead_letters = dead_letters
         self._group = group
         self._monitor = monitor
@@ -82,6 +87,9 @@ class Ingest:
         """Apply one batch. A partition that is no longer ours is left to its new owner."""
         state = self._state
         if tp.partition not in state.owned or not records:
+            return
+        if tp.topic == self._requests:
+            self._asked(tp, records)
             return
         arrived, first = time.monotonic(), records[0].offset
         quiet = self._debts.quiet(tp, first)
@@ -113,6 +121,21 @@ class Ingest:
             trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
             state.progress.wait(ticket, tp.partition, events.users[last], trigger)
         self._wake()
+
+    def _asked(self, tp: TP, records: Sequence[Any]) -> None:
+        """Let those who ask wait for their answers, whatever holds other lists back."""
+        arrived, progress = time.monotonic(), self._state.progress
+        found, bad = decode(records)
+        next_offset = records[-1].offset + 1
+        ticket = progress.applied(tp, next_offset, records[0].offset)
+        for a in found:
+            trigger = Trigger(tp.topic, a.offset, a.ts, arrived, a.trace, request=a.request)
+            progress.ask(ticket, tp.partition, a.user, trigger)
+        if found:
+            self._wake()
+        if bad:
+            self._bury(ticket, tp, bad)
+        self._monitor.asked(tp, len(found), len(bad), next_offset)
 
     def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:
         """Dead letters hold the ticket: their offsets are committed only when they are safe."""

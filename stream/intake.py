@@ -72,6 +72,7 @@ class Intake:
             self.state,
             self.debts,
             self.letters,
+            topics.requests,
             topics.dead_letters,
             settings.group,
             monitor,

@@ -74,7 +74,9 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Recommendation(msgspec.Struct, frozen=True):
-    """A list of recommended items for one user. `ts`: when it was made, in ms."""
+    """A list of recommended items for one user. `ts`: when it was made, in ms. `correlation_id`: that of the request
+    that it answers, absent where nobody asked.
+    """
 
     id: str
     user: str
@@ -85,6 +87,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     catalog_version: int
     variant: str
     source: Source
+    correlation_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 encode = msgspec.json.Encoder().encode
@@ -109,6 +112,8 @@ def headers(event: Recommendation, trace: bytes | None) -> list[tuple[str, bytes
         ("ce_time", time.encode()),
         ("content-type", b"application/json"),
     ]
+    if event.correlation_id is not msgspec.UNSET:
+        out.append(("ce_correlationid", event.correlation_id.encode()))
     return [*out, ("traceparent", trace)] if trace else out
 
 

@@ -114,11 +114,13 @@ async def _publish_chunk(
 
 
 async def begin_at(settings: Settings, since_ms: int | None) -> bool:
-    """Commit, for a state version's group, the offsets at `since_ms`; None begins at the earliest.
+    """Commit, for a state version's group, the offsets at `since_ms`; None begins at the earliest. Requests begin at
+    their end: those before are another version's to answer.
 
     Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
     """
     tps = await topic_partitions(settings.kafka, settings.input.topics.values())
+    requests = await topic_partitions(settings.kafka, [settings.topics.requests])
     async with consumer(settings.kafka, group_id=settings.group) as client:
         client.assign(tps)
         if any([await client.committed(tp) is not None for tp in tps]):
@@ -131,7 +133,8 @@ async def begin_at(settings: Settings, since_ms: int | None) -> bool:
         offsets = {
             tp: earliest[tp] if since_ms is None else (found[tp].offset if found[tp] else ends[tp]) for tp in tps
         }
-        await client.commit(offsets)
+        client.assign([*tps, *requests])
+        await client.commit(offsets | await client.end_offsets(requests))
     return True
 
 

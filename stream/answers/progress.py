@@ -9,6 +9,9 @@ Where lists are held back on purpose (`stream.answers.emission`), their users ar
 holds no offset back, it is an offset itself, written beside those that are committed. Rows know what
 they have taken in, so whoever owns the partition next finds its users by it. Pure bookkeeping; nothing
 here awaits or speaks to Kafka.
+
+Who asked for a list (`stream.requests`) waits too, but each request for an answer of its own, in a silence as at any
+other time: someone waits for it.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ if TYPE_CHECKING:
     from faust.types import TP
 
     from stream.lists.interests import Row
+    from stream.requests import Request
 
 
 class Trigger(NamedTuple):
     """The last event that touched a user: where it is, and when it came. `row`: what is known of the user, where that
-    came with it (`stream.lists.desk`).
+    came with it (`stream.lists.desk`). `request`: what was asked for, where it is a request and touched nobody.
     """
 
     topic: str
@@ -35,6 +39,7 @@ class Trigger(NamedTuple):
     arrived: float
     trace: bytes | None
     row: Row | None = None
+    request: Request | None = None
 
 
 class Waiting(NamedTuple):
@@ -48,6 +53,11 @@ class Waiting(NamedTuple):
     @property
     def key(self) -> tuple[int, str]:
         return self.partition, self.user
+
+    @property
+    def request(self) -> Request | None:
+        """What they asked for; None for those who were touched."""
+        return self.trigger.request if self.trigger is not None else None
 
 
 @dataclass(slots=True)
@@ -85,6 +95,7 @@ class Progress:
         self._batches: OrderedDict[int, _Batch] = OrderedDict()
         self._open: dict[int, int] = {}
         self._waiting: dict[tuple[int, str], Waiting] = {}
+        self._asking: deque[Waiting] = deque()
         self._done: dict[TP, int] = {}
         self._since: dict[int, int] = {}  # partition -> its tickets from before are of events that were forgotten
         self._debts: dict[int, _Debt] = {}
@@ -140,12 +151,24 @@ class Progress:
             self.conflated += 1
             self._waiting[key] = earlier._replace(trigger=trigger)
 
+    def ask(self, ticket: int, partition: int, user: str, trigger: Trigger) -> None:
+        """A user waits for the answer to a request."""
+        self.hold(ticket)
+        self._asking.append(Waiting(partition, user, ticket, trigger))
+
     def take(self, n: int) -> list[Waiting]:
         """n users to be answered; their tickets stay open until `done`.
 
-        Those who have waited longest come first; of those who are owed, as many as there is room for, and half of n
-        however many wait: neither starves the other.
+        Those who asked come first, then those who have waited longest; of those who asked, or are owed, as many as
+        there is room for, and half of n however many wait: none starves the others.
         """
+        if not self._asking:
+            return self._take_touched(n)
+        others = len(self._waiting) + self.backlog
+        asking = [self._asking.popleft() for _ in range(min(len(self._asking), max((n + 1) // 2, n - others)))]
+        return [*asking, *self._take_touched(n - len(asking))]
+
+    def _take_touched(self, n: int) -> list[Waiting]:
         owed = self._take_owed(max(n // 2, n - len(self._waiting))) if self._backlog else []
         keys = [key for key, _ in zip(self._waiting, range(n - len(owed)), strict=False)]
         return [*map(self._waiting.pop, keys), *owed]
@@ -155,6 +178,8 @@ class Progress:
         for w in users:
             if w.ticket < self._since.get(w.partition, 0):
                 self.done(w.ticket)
+            elif w.request is not None:
+                self._asking.appendleft(w)
             elif w.partition in self.quiet:
                 self._owe(w.ticket)
                 self.done(w.ticket)
@@ -174,7 +199,7 @@ class Progress:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._asking)
 
     @property
     def settled(self) -> bool:
@@ -280,6 +305,9 @@ class Progress:
         """Partitions were given up: what was not committed, or is owed, their new owner reads or finds."""
         for key in [key for key in self._waiting if key[0] in partitions]:
             self.done(self._waiting.pop(key).ticket)
+        for w in [w for w in self._asking if w.partition in partitions]:
+            self.done(w.ticket)
+        self._asking = deque(w for w in self._asking if w.partition not in partitions)
         for chunk in [chunk for chunk in self._backlog if chunk.partition in partitions]:
             self.done(chunk.ticket, len(chunk.users))
         self._backlog = deque(chunk for chunk in self._backlog if chunk.partition not in partitions)

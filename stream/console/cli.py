@@ -31,6 +31,7 @@ for command in (
     running.demo,
     running.worker,
     data.send,
+    data.request,
     data.replay,
     running.backfill,
     running.pause,

@@ -1,4 +1,4 @@
-"""`eddyline catalog`, `users`, `send`, `replay`: what goes into Kafka."""
+"""`eddyline catalog`, `users`, `send`, `request`, `replay`: what goes into Kafka."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stream.console.common import Bootstrap, err, out, progress, run, settings
+from stream.console.common import Bootstrap, Json, err, out, progress, run, settings
 
 catalog = typer.Typer(help="The catalogue of items.", no_args_is_help=True)
 users = typer.Typer(help="What is known of users beside what they did.", no_args_is_help=True)
@@ -66,6 +66,34 @@ def send(
     s = settings(kafka)
     topic, partition, offset = run(send_event(s, action, user, item, int(time.time() * 1000)))
     out.print(f"{topic}/{partition} offset {offset}")
+
+
+def request(
+    user: Annotated[str, typer.Argument(help="The user.")],
+    kafka: Bootstrap = None,
+    n: Annotated[int | None, typer.Option("-n", help="Items; default: recommend.n of the worker.")] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Of this category only; may be repeated.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not this item; may be repeated.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Of these items only; may be repeated.")] = None,
+    min_price: Annotated[float | None, typer.Option(help="What an item costs at least.")] = None,
+    max_price: Annotated[float | None, typer.Option(help="What an item costs at most.")] = None,
+    item: Annotated[str | None, typer.Option(help="The item whose page it is, as if just viewed.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Ask for a list, as a page does, and print the answer. Example: eddyline request u42 -n 5 --category film"""
+    from stream import messages
+    from stream.asking import ask
+    from stream.tail import show
+
+    price = {name: bound for name, bound in (("min", min_price), ("max", max_price)) if bound is not None}
+    wanted = {"categories": category, "exclude": exclude, "only": only, "price": price, "item": item}
+    context = {name: value for name, value in wanted.items() if value}
+    answer = run(ask(settings(kafka), user, n, context, timeout))
+    if as_json:
+        out.print_json(messages.encode(answer).decode())
+    else:
+        show(answer, out)
 
 
 def replay(

@@ -59,6 +59,11 @@ class TopicsConfig(BaseModel):
         return self.named("users")
 
     @property
+    def requests(self) -> str:
+        """Who asks for a list now; keyed by user, with the partitions of the input topics."""
+        return self.named("request")
+
+    @property
     def release(self) -> str:
         return self.named("release")
 
@@ -108,6 +113,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
             n,
             {"cleanup.policy": "compact,delete", "retention.ms": str(7 * DAYS), **large},
         ),
+        TopicSpec(config.requests, n, {"retention.ms": str(6 * HOURS), **large}),
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
         TopicSpec(config.feedback, n, {"retention.ms": str(28 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),

@@ -82,6 +82,9 @@ class Desk(Settling):
                 ) from error
             users += len(found)
             for user, trigger in found:
+                if trigger.request is not None:
+                    self.progress.ask(ticket, tp.partition, user, trigger)
+                    continue
                 key = (tp.partition, user)
                 if trigger.row is not None and self._is_news(key, trigger.row.applied):
                     self.progress.wait(ticket, tp.partition, user, trigger)
@@ -107,8 +110,9 @@ class Desk(Settling):
         if not found:
             return None
         for w, row in found:
-            self._recent[w.key] = row
-            self._recent.move_to_end(w.key)
+            if len(row.interactions):  # one who asked may have none, and no profile to be made
+                self._recent[w.key] = row
+                self._recent.move_to_end(w.key)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         rows = [row for _, row in found]

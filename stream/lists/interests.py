@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import msgpack
+import msgspec
 import numpy as np
 
 from model.history import Histories
 from stream.answers.progress import Progress, Trigger, Waiting
+from stream.requests import Request
 from stream.windows.packing import INTERACTION
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from stream.answers.emission import Key
     from stream.state import State
 
-VERSION = 1
+VERSION, ASKING = 1, 2
+"""Of messages; in the second, triggers carry what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,17 @@ class Interests:
             self.histories.take(at),
             [self.counts[i] for i in rows],
             [self.applied[i] for i in rows],
+        )
+
+    def and_strangers(self, users: Sequence[Waiting]) -> Interests:
+        """These, and users of whom there is no row: they asked, and get a list all the same."""
+        n = len(users)
+        nothing = Histories.empty(n)
+        return Interests(
+            [*self.users, *users],
+            Histories.concat([self.histories, nothing]) if self.users else nothing,
+            [*self.counts, *[0] * n],
+            [*self.applied, *({} for _ in users)],
         )
 
 
@@ -81,17 +95,20 @@ class OwnRows:
         columns = self._state.columns
         kept: list[Waiting] = []
         rows: list[int] = []
+        strangers: list[Waiting] = []
         for w in users:
             row = columns.row(w.partition, w.user)
-            if row is None or (w.trigger is None and self._debts.answered_since(w, row)):
+            if row is None and w.request is not None:
+                strangers.append(w)
+            elif row is None or (w.trigger is None and self._debts.answered_since(w, row)):
                 self.answered(w.ticket)
             else:
                 kept.append(w if w.trigger else w._replace(trigger=self._debts.trigger(row, now)))
                 rows.append(row)
-        if not kept:
+        if not kept and not strangers:
             return None
         at = np.array(rows, np.int64)
-        return Interests(
+        found = Interests(
             kept,
             columns.histories(at),
             columns.count[at].tolist(),
@@ -100,6 +117,7 @@ class OwnRows:
                 for applied in columns.applied[at].tolist()
             ],
         )
+        return found.and_strangers(strangers) if strangers else found
 
     def known(self, keys: Sequence[Key]) -> tuple[list[Key], Histories, list[int]]:
         columns = self._state.columns
@@ -124,7 +142,8 @@ def pack(interests: Interests, members: Sequence[int]) -> bytes:
     """A message of some of the users, all of one partition.
 
     (version, users, topics, applied i64[n, topics], counts i64[n], triggers, lengths i32[n], interactions, seen
-    lengths i32[n], seen u32): columns as bytes, little-endian; interactions oldest first, user by user.
+    lengths i32[n], seen u32): columns as bytes, little-endian; interactions oldest first, user by user. Triggers are
+    (topic, offset, ts, trace) each, and where somebody asked all carry what for: None, or a request as MessagePack.
     """
     at = np.array(members)
     h, waiting = interests.histories, [interests.users[i] for i in members]
@@ -136,12 +155,16 @@ def pack(interests: Interests, members: Sequence[int]) -> bytes:
     for name, column in (("item", h.items), ("action", h.actions), ("time", h.times), ("weight", h.weights)):
         interactions[name] = column[at][there]
     seen = [h.seen[h.seen_offsets[i] : h.seen_offsets[i + 1]] for i in members]
-    triggers = [(t.topic, t.offset, t.ts, t.trace) for w in waiting if (t := w.trigger) is not None]
+    triggers: list[tuple] = [(t.topic, t.offset, t.ts, t.trace) for w in waiting if (t := w.trigger) is not None]
+    asking = any(w.request is not None for w in waiting)
+    if asking:
+        asked = [None if w.request is None else msgspec.msgpack.encode(w.request) for w in waiting]
+        triggers = [(*trigger, request) for trigger, request in zip(triggers, asked, strict=True)]
     return cast(
         bytes,
         msgpack.packb(
             (
-                VERSION,
+                ASKING if asking else VERSION,
                 [w.user for w in waiting],
                 topics,
                 applied.tobytes(),
@@ -164,8 +187,8 @@ def unpack(message: bytes, arrived: float) -> list[tuple[str, Trigger]]:
     """
     try:
         version, *columns = msgpack.unpackb(message)
-        if version != VERSION:
-            raise ValueError(f"interests of version {version}; this eddyline reads {VERSION}: update it")
+        if version not in (VERSION, ASKING):
+            raise ValueError(f"interests of version {version}; this eddyline reads {VERSION} and {ASKING}: update it")
         users, topics, applied, counts, triggers, lengths, interactions, seen_lengths, seen = columns
     except (TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"no interests of ours: {error}") from error
@@ -191,9 +214,10 @@ def unpack(message: bytes, arrived: float) -> list[tuple[str, Trigger]]:
                 arrived,
                 trace,
                 Row(met.copy(), more.copy(), count, {t: o for t, o in zip(topics, known, strict=True) if o >= 0}),
+                msgspec.msgpack.decode(asked[0], type=Request) if asked and asked[0] is not None else None,
             ),
         )
-        for user, (topic, offset, ts, trace), met, more, count, known in rows
+        for user, (topic, offset, ts, trace, *asked), met, more, count, known in rows
     ]
 
 

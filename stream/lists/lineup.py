@@ -74,6 +74,11 @@ class Lineup:
         named = {variant: served.name for variant, served in zip(self.split.names, self.emitted, strict=True)}
         return named | {variant: served.name for variant, served in self.shadows.items()}
 
+    @property
+    def unknown(self) -> list[str]:
+        """What the rules of a variant name and the catalogue does not have."""
+        return list(dict.fromkeys(x for s in (*self.emitted, *self.shadows.values()) for x in s.engine.rules.unknown))
+
     def readers(self) -> dict[str, Served]:
         """One of each model whose profiles are kept: those of the fallback's shadows are made for each list."""
         from_shadows = [s for s in self.shadows.values() if s.engine.given is not None]

@@ -1,8 +1,9 @@
 """What is known of users beside what they did, from the compacted `users` topic; whoever makes lists has all of it.
 
-Not what follows from it (`model.leaning`). A record is `{user, attributes?, interests?}`, keyed by its user; a
-tombstone forgets one. Without a Python object a user: names are in a table of their own, the words of all users one
-after the other in an array, where those of a new record stand at the end, until half of it is what was replaced.
+Not what follows from it (`model.leaning`, `model.rules`). A record is `{user, attributes?, interests?, hidden?}`, keyed
+by its user; a tombstone forgets one. Without a Python object a user: names are in a table of their own, the words of
+all users one after the other in an array, where those of a new record stand at the end, until half of it is what was
+replaced.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from stream.windows.users import Users
 
 log = logging.getLogger(__name__)
 
+SETS = 3
+"""Groups, interests, hidden items, as `words` has them."""
 LEAST = 1 << 16
 """Words up to which nothing is moved together."""
 
@@ -33,7 +36,7 @@ class Register:
         self._names = Users()
         self._words = np.zeros(0, np.uint64)
         self._start = np.zeros(0, np.int64)
-        self._groups, self._interests = np.zeros(0, np.int32), np.zeros(0, np.int32)
+        self._sizes = np.zeros((0, SETS), np.int32)  # words of each set of a row
         self._free: list[int] = []
         self._rows = self._end = self._held = 0  # rows ever used, words written, words that are somebody's
 
@@ -63,27 +66,27 @@ class Register:
         rows = self._names.find(0, users)
         if (rows < 0).all():
             return None
-        groups, interests = [], []
-        for row in rows.tolist():
-            start = self._start.item(row) if row >= 0 else 0
-            middle = start + (self._groups.item(row) if row >= 0 else 0)
-            end = middle + (self._interests.item(row) if row >= 0 else 0)
-            groups.append(self._words[start:middle])
-            interests.append(self._words[middle:end])
-        return About(Words.of(groups), Words.of(interests))
+        there = rows >= 0
+        sizes = np.where(there[:, None], self._sizes[rows], 0).astype(np.int64)
+        firsts = np.where(there, self._start[rows], 0)[:, None] + np.cumsum(sizes, axis=1) - sizes
+        return About(*(self._copied(firsts[:, s], sizes[:, s]) for s in range(SETS)))
 
-    def _put(self, name: str, groups: np.ndarray, interests: np.ndarray) -> None:
+    def _copied(self, firsts: np.ndarray, sizes: np.ndarray) -> Words:
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        return Words(self._words[spans(firsts, sizes)], ends)
+
+    def _put(self, name: str, *sets: np.ndarray) -> None:
         row = self._names.row(0, name)
         if row < 0:
             row = self._free.pop() if self._free else self._rows
             self._reserve(row + 1)
             self._names.add(0, np.array([row]), [name])
         else:
-            self._held -= self._groups.item(row) + self._interests.item(row)
-        count = len(groups) + len(interests)
+            self._held -= int(self._sizes[row].sum())
+        count = sum(map(len, sets))
         self._words = grown(self._words, self._end + count)
-        self._words[self._end : self._end + count] = np.concatenate([groups, interests])
-        self._start[row], self._groups[row], self._interests[row] = self._end, len(groups), len(interests)
+        self._words[self._end : self._end + count] = np.concatenate(sets)
+        self._start[row], self._sizes[row] = self._end, [len(words) for words in sets]
         self._end += count
         self._held += count
         if self._end > max(2 * self._held, LEAST):
@@ -92,19 +95,17 @@ class Register:
     def _reserve(self, rows: int) -> None:
         self._rows = max(self._rows, rows)
         self._names.reserve(self._rows)
-        self._start, self._groups, self._interests = (
-            grown(column, self._rows) for column in (self._start, self._groups, self._interests)
-        )
+        self._start, self._sizes = grown(self._start, self._rows), grown(self._sizes, self._rows)
 
     def _forget(self, name: str) -> None:
         row = self._names.row(0, name)
         if row >= 0:
             self._names.remove(np.array([row]))
-            self._held -= self._groups.item(row) + self._interests.item(row)
-            self._groups[row] = self._interests[row] = 0
+            self._held -= int(self._sizes[row].sum())
+            self._sizes[row] = 0
             self._free.append(row)
 
     def _move_together(self) -> None:
-        counts = (self._groups[: self._rows] + self._interests[: self._rows]).astype(np.int64)
+        counts = self._sizes[: self._rows].sum(1, dtype=np.int64)
         at = spans(self._start[: self._rows], counts)
         self._words, self._start[: self._rows], self._end = self._words[at], np.cumsum(counts) - counts, len(at)

@@ -49,7 +49,9 @@ class Profiles:
         return len(self._kept)
 
     def get(self, key: Key, interactions: int, newest_ms: int) -> Profile | None:
-        """The profile as it is; marks it due where it has aged or is not there."""
+        """The profile as it is; marks it due where it has aged or is not there. Who has done nothing has none."""
+        if not interactions:
+            return None
         profile = self._kept.get(key)
         if profile is None or is_due(self.config, profile, interactions, newest_ms):
             self._due[key] = None

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.history import ACTION_NAME, Histories
+from model.rules import Asked
 from stream import messages
 from stream.answers.emission import Changes, EmitConfig, Pace
 from stream.answers.progress import Waiting
@@ -152,7 +154,7 @@ class Recommender:
                 continue
             self._together = len(interests.users)
             began = time.monotonic()
-            self.pace.spoke((w.key for w in interests.users), began)
+            self.pace.spoke((w.key for w in interests.users if w.request is None), began)
             while self._config.exact and await self._serving.recount():
                 pass  # more was counted meanwhile, or another catalogue has come
             lineup = self._serving.current
@@ -194,10 +196,10 @@ class Recommender:
             await asyncio.sleep(0)
 
     def _taken(self) -> list[Waiting]:
-        """Those whose turn it is, but for those who had a list just now."""
+        """Those whose turn it is, but for those who had a list just now; who asks is answered at any time."""
         progress, now, taken = self._source.progress, time.monotonic(), []
         for w in progress.take(self._config.max_batch):
-            if self.pace.early(w.key, now):
+            if w.request is None and self.pace.early(w.key, now):
                 self.pace.defer(progress.defer(w), progress.one)
             else:
                 taken.append(w)
@@ -258,16 +260,20 @@ class Recommender:
 
     def _lists(self, part: Part, profiles: Sequence[Profile | None] | None) -> list[Recommendation]:
         served, interests = part.served, part.interests
-        engine, h, online = served.engine, interests.histories, served.online
+        engine, online, asked = served.engine, served.online, asked_by(interests.users)
+        h = interests.histories if asked is None else asked.on_page(interests.histories)
         reasons = self._emit_config.reasons and not part.shadow
         profiles = _profiles(served, interests) if profiles is None else profiles
         nothing = np.zeros((0, served.profile_dim), np.float32)
         lean = engine.lean(h, part.about, online)
         fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean)
         followers = engine.followers(h, online)
-        sought = max(served.candidates or self._config.candidates, self._config.n)
-        candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean)
+        shown = engine.shown(h, part.about.hidden if part.about is not None else None, asked)
+        terms = engine.rules.terms(shown, self._config.n, asked)
+        n = self._config.n if terms is None else terms.width
+        sought = max(served.candidates or self._config.candidates, n)
+        candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean, shown, terms)
+        ranked = engine.rank(h, fused, candidates, online, n, reasons, followers, lean, terms)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
@@ -307,6 +313,7 @@ class Recommender:
             catalog_version=served.catalog.version,
             variant=variant,
             source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
+            correlation_id=t.request.correlation_id if t.request is not None else msgspec.UNSET,
         )
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
@@ -333,7 +340,7 @@ class Recommender:
             return list(range(len(users)))
         kept: list[int] = []
         for i, w in enumerate(users):
-            if self.changes.unchanged(w.key, items[i]):
+            if w.request is None and self.changes.unchanged(w.key, items[i]):
                 self._monitor.suppressed += 1
                 self._source.answered(w.ticket)
             else:
@@ -341,7 +348,8 @@ class Recommender:
         return kept
 
     def _sending(self, w: Waiting, items: Sequence[Sequence[str]], i: int) -> tuple[int, Sequence[str]]:
-        return (self.changes.sent(w.key), items[i]) if self.changes is not None else (0, ())
+        counts = self.changes is not None and w.request is None  # an answer is not what was said last
+        return (self.changes.sent(w.key), items[i]) if counts and self.changes is not None else (0, ())
 
     async def _acknowledged(self, sent: Sequence[Sent], futures: Sequence[asyncio.Future]) -> None:
         try:
@@ -352,7 +360,7 @@ class Recommender:
         moment = time.monotonic()
         self._monitor.answered([moment - s.user.trigger.arrived for s in sent if s.user.trigger is not None])
         for s in sent:
-            if self.changes is not None:
+            if self.changes is not None and s.user.request is None:
                 self.changes.acknowledged(s.user.key, s.number, s.items)
             self._source.answered(s.user.ticket)
 
@@ -360,9 +368,10 @@ class Recommender:
         """The broker did not take the lists: their users wait again, and a newer list will do as well."""
         self._monitor.failures["emit"] += 1
         log.warning("%d lists were not acknowledged (%r); their users wait again", len(sent), error)
-        self.pace.failed(s.user.key for s in sent)
+        touched = [s for s in sent if s.user.request is None]
+        self.pace.failed(s.user.key for s in touched)
         if self.changes is not None:
-            for s in sent:
+            for s in touched:
                 self.changes.failed(s.user.key, s.number)
         await asyncio.sleep(1.0)
         self._source.progress.give_back(s.user for s in sent)
@@ -373,6 +382,16 @@ def _profiles(served: Served, interests: Interests) -> list[Profile | None]:
     """Profiles of these very rows, made on this thread and not to be kept."""
     vectors, made = served.engine.profiles(interests.histories), time.monotonic()
     return [Profile(v, n, 0, made) for v, n in zip(vectors, interests.counts, strict=True)]
+
+
+def asked_by(users: Sequence[Waiting]) -> Asked | None:
+    """What some of these users asked for; None where nobody did."""
+    asked = {
+        b: (request.context, request.n, w.trigger.ts)
+        for b, w in enumerate(users)
+        if (request := w.request) is not None and w.trigger is not None
+    }
+    return Asked.by(len(users), asked)
 
 
 def _out(event: Recommendation, w: Waiting) -> Out:

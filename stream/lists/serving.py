@@ -96,6 +96,7 @@ class Serving:
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
         self._releases: dict[str, Release] = {}
+        self._unknown: list[str] = []
         self._changed = asyncio.Event()
         self._builder = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
         self._current: Lineup | None = None
@@ -202,6 +203,10 @@ class Serving:
         except (HashCollisionError, EddylineError, IndexBuildError) as error:
             log.error("the new catalogue is not served: %s", error)
             return
+        if (unknown := built.unknown) != self._unknown:
+            self._unknown = unknown
+            if unknown:
+                log.warning("[rank.rules] names what the catalogue does not have: %s", ", ".join(unknown[:10]))
         if self._current is None or built.told != self._current.told:
             self._monitor.releases += 1
             log.info("serving %s over %d items", built.told, len(built.catalog))
@@ -328,6 +333,7 @@ class Serving:
             encode=self._documents.encode,
             seen=rank.seen,
             exposure=rank.exposure,
+            rules=rank.rules,
             like=like,
         )
 

@@ -19,6 +19,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self.events = 0
+        self.requests = 0
         self.dead_letters = 0
         self.lists = 0
         self.suppressed = 0
@@ -35,6 +36,11 @@ class Monitor:
         self.dead_letters += bad
         self.offsets[tp] = next_offset
         self.stage("ingest", seconds)
+
+    def asked(self, tp: TP, requests: int, bad: int, next_offset: int) -> None:
+        self.requests += requests
+        self.dead_letters += bad
+        self.offsets[tp] = next_offset
 
     def stage(self, name: str, seconds: float) -> None:
         self._stage_ms.setdefault(name, deque(maxlen=SAMPLES)).append(1000 * seconds)
@@ -53,6 +59,7 @@ class Monitor:
         elapsed = max(now - since[0], 1e-3)
         return {
             "events": self.events,
+            "requests": self.requests,
             "lists": self.lists,
             "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,

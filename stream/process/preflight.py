@@ -47,6 +47,7 @@ async def check(settings: Settings) -> int:
         topics.windows(state),
         topics.trends(state),
         topics.recommendations,
+        topics.requests,
         topics.dead_letters,
         *([topics.shadow] if settings.shadowed else []),
         *([topics.interests(state)] if settings.role != "all" else []),

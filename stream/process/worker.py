@@ -64,7 +64,7 @@ async def work(settings: Settings, run: Run) -> int:
     partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
-    pipeline = Pipeline(settings, partition_count, run.silent_until)
+    pipeline = Pipeline(settings, partition_count, run.silent_until, answers=not run.stop_when_caught_up)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -31,9 +31,11 @@ def test_a_value_makes_a_group_and_numbers_are_cut_to_their_first_digit(value: V
 
 
 def test_a_word_is_kept_once_and_as_its_hash() -> None:
-    groups, interests = words(Person("u", {"age": 24, "gender": None, "zip": ""}, ["i7", "film", "i7"]))
+    person = Person("u", {"age": 24, "gender": None, "zip": ""}, ["i7", "film", "i7"], ["i9", "i9"])
+    groups, interests, hidden = words(person)
     assert groups.tolist() == [item_hash("age 20")]
     assert interests.tolist() == sorted([item_hash("i7"), item_hash("film")])
+    assert hidden.tolist() == [item_hash("i9")]
 
 
 def test_people_are_found_by_name_and_the_last_description_of_one_counts() -> None:
@@ -41,6 +43,7 @@ def test_people_are_found_by_name_and_the_last_description_of_one_counts() -> No
     about = people.about.take(people.rows(["b", "nobody", "a"]))
     assert [about.groups.row(b).tolist() for b in range(3)] == [[], [], [item_hash("x 2")]]
     assert [len(about.interests.row(b)) for b in range(3)] == [1, 0, 2]
+    assert about.hidden.owner.tolist() == []
     assert not about.nothing
     assert about.take(np.array([1])).nothing
     assert len(People.empty()) == 0

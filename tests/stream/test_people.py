@@ -36,6 +36,17 @@ def known(register: Register, *users: str) -> list[tuple[list[int], list[int]]]:
     return [(about.groups.row(b).tolist(), about.interests.row(b).tolist()) for b in range(len(users))]
 
 
+def test_what_is_hidden_is_kept_beside_what_is_stated() -> None:
+    register = Register()
+    one = msgspec.json.encode(Person("a", {}, ["i1"], ["i8", "i9"]))
+    register.on_users(TP, [Record(b"a", one), record("b", ["i2"])])
+    about = register.about(["b", "nobody", "a"])
+    assert about is not None
+    assert [about.hidden.row(b).tolist() for b in range(3)] == [[], [], sorted([item_hash("i8"), item_hash("i9")])]
+    assert about.hidden.owner.tolist() == [2, 2]
+    assert known(register, "a", "b") == [([], [item_hash("i1")]), ([], [item_hash("i2")])]
+
+
 def test_nothing_is_known_of_nobody() -> None:
     register = Register()
     assert register.about(["a"]) is None

@@ -35,6 +35,12 @@ def test_when_it_was_made_does_not_matter() -> None:
     assert not is_due(CONFIG, profile(made=-1e9), 10, 0)
 
 
+def test_nobody_is_due_who_has_done_nothing() -> None:
+    profiles = Profiles(CONFIG)
+    assert profiles.get((0, "a"), 0, 0) is None
+    assert profiles.due == 0
+
+
 def test_a_user_without_a_profile_is_due() -> None:
     profiles = Profiles(CONFIG)
     assert profiles.get((0, "a"), 1, 0) is None
