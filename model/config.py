@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from model.diversity import DiversityConfig
+from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
 from model.history import WINDOW
 from model.mix import Mix
@@ -26,6 +28,8 @@ class RankConfig(BaseModel):
         description="allow: what a user has met may be shown again, as where people buy the same every week",
     )
     exposure: ExposureConfig = ExposureConfig()
+    diversity: DiversityConfig = DiversityConfig()
+    explore: ExploreConfig = ExploreConfig()
 
 
 class ModelConfig(BaseModel):

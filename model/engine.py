@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.arrange import Arranger
 from model.baselines import Fallback, UserModel
 from model.blended import Blended
 from model.catalog import Catalog
 from model.config import Seen
+from model.diversity import DiversityConfig
+from model.explore import ExploreConfig
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
 from model.history import ACTION_CODE, Histories, seen_hash, spans, weight_table
@@ -30,6 +33,7 @@ from model.online import OnlineScores, looked_up
 from model.people import About
 from model.peruser import PerUser, Shown, first_of
 from model.reasons import RankedLists, Reasoner, Reasons
+from model.terms import Terms
 
 MAX_FETCH = 2048
 """Neighbours asked of an index at most, to have m left after filtering: what GPU indexes can return at once.
@@ -48,7 +52,8 @@ class Engine:
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
     text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown. exposure:
-    bounds of what a group of items may take of a list; None = none.
+    bounds of what a group of items may take of a list; None = none. diversity, explore: how lists are re-ranked, and
+    what of them is drawn; None = not at all.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Engine:
         encode: Encode | None = None,
         seen: Seen = "exclude",
         exposure: ExposureConfig | None = None,
+        diversity: DiversityConfig | None = None,
+        explore: ExploreConfig | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
@@ -85,6 +92,7 @@ class Engine:
         self._seen32, self._seen_row = catalog.seen32[order], order
         self._reasoner = Reasoner(catalog)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
+        self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
@@ -220,12 +228,23 @@ class Engine:
         reasons: bool = True,
         followers: PerUser | None = None,
         lean: Lean | None = None,
+        terms: Terms | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        shown: Shown | None = None,
     ) -> RankedLists:
-        """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
+        """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row. With terms, or
+        where lists are diverse or explored, as `arrange.py` fills them; then n is that of the terms.
 
         Scores are probabilities: the softmax over the user's candidates. Reasons cost one encoding of the
-        newest five interactions' absence each (see `reasons.py`).
+        newest five interactions' absence each (see `reasons.py`). seeds u64[B]: what is drawn follows from them. shown:
+        which of the items with few interactions may be drawn, where it is there already.
         """
+        new = None
+        if (terms is not None or self.arranger.any) and len(self.catalog):
+            terms = terms or Terms.plain(len(h), n)
+            if self.arranger.explore.new_items and shown is None:
+                shown = self.shown(h)
+            candidates, new = self.arranger.candidates(candidates, terms, shown, online, seeds)
         there = candidates >= 0
         at = np.maximum(candidates, 0)
         neural, tastes = self._compared(fused, at)
@@ -234,14 +253,22 @@ class Engine:
         popularity = popular_to(lean, online)
         scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
         scores = np.where(there, scores, -np.inf)
-        if self.bounds.any:
-            there = self.bounds.kept(at, scores, online, n)
-            scores = np.where(there, scores, -np.inf)
-        best = np.lexsort((at, -scores), axis=1)[:, :n]
-        listed = np.take_along_axis(there, best, 1)
+        arranged = None
+        if terms is not None and new is not None:
+            scores = scores if terms.boosts is None else scores + terms.boosts[at]
+            arranged = self.arranger.lists(candidates, scores, new, terms, online, seeds)
+            best, listed = np.maximum(arranged.column, 0), arranged.column >= 0
+        else:
+            if self.bounds.any:
+                there = self.bounds.kept(at, scores, online, n)
+                scores = np.where(there, scores, -np.inf)
+            best = np.lexsort((at, -scores), axis=1)[:, :n]
+            listed = np.take_along_axis(there, best, 1)
         share = np.take_along_axis(_softmax(scores), best, 1)
         items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
         ranked = RankedLists(items, np.where(listed, share, np.float32(0)), None)
+        if arranged is not None:
+            ranked = replace(ranked, propensity=arranged.propensity, explored=arranged.explored)
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))

@@ -141,6 +141,7 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
         train=how,
         keep=Path(keep) if keep else None,
         exposure=s.rank.exposure,
+        diversity=s.rank.diversity,
         places=k or length_of(protocol),
         variation=s.trends.variation,
         people=People.of(found.people.values()),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -33,6 +34,7 @@ from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
+    from model.arrange import Drawn
     from model.people import About
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
@@ -240,7 +242,8 @@ class Recommender:
         followers = engine.followers(h, online)
         sought = max(self._config.candidates, self._config.n)
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean)
+        seeds = _seeds(interests) if engine.arranger.explore.on else None
+        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean, seeds=seeds)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
@@ -265,8 +268,9 @@ class Recommender:
     ) -> Recommendation:
         t = w.trigger
         assert t is not None  # `_snapshot` has seen to it
+        drawn = ranked.drawn
         return Recommendation(
-            id=messages.name(w.user, applied, t.topic, w.partition, t.offset),
+            id=_name(w, applied),
             user=w.user,
             ts=now_ms,
             items=recommended(served, ranked),
@@ -280,6 +284,7 @@ class Recommender:
             catalog_version=served.catalog.version,
             variant=variant,
             source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
+            drawn=msgspec.UNSET if drawn is None else _drawn(drawn),
         )
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
@@ -348,6 +353,22 @@ def _profiles(served: Served, interests: Interests) -> list[Profile | None]:
     return [Profile(v, n, 0, made) for v, n in zip(vectors, interests.counts, strict=True)]
 
 
+def _name(w: Waiting, applied: Mapping[str, int]) -> str:
+    t = w.trigger
+    assert t is not None  # `_snapshot` has seen to it
+    return messages.name(w.user, applied, t.topic, w.partition, t.offset)
+
+
+def _seeds(interests: Interests) -> np.ndarray:
+    """What is drawn for each user follows from the name of their list, u64[B]."""
+    names = [_name(w, applied) for w, applied in zip(interests.users, interests.applied, strict=True)]
+    return np.array([messages.seed(name) for name in names], np.uint64)
+
+
+def _drawn(drawn: Drawn) -> messages.Drawn:
+    return messages.Drawn([round(u, 4) for u in drawn.utilities], drawn.pool, drawn.new, drawn.free, drawn.at)
+
+
 def _out(event: Recommendation, w: Waiting) -> Out:
     trace = w.trigger.trace if w.trigger is not None else None
     return Out(w.user.encode(), messages.encode(event), messages.headers(event, trace))
@@ -358,17 +379,17 @@ def recommended(served: Served, ranked: Ranked) -> list[messages.RecommendedItem
     ids = served.catalog.ids
     reasons = ranked.reasons or [[] for _ in ranked.items]
     explained = ranked.explained or [0.0] * len(ranked.items)
-    listed = zip(ranked.items, ranked.scores, reasons, explained, strict=True)
+    listed = zip(ranked.items, ranked.scores, ranked.propensities, reasons, explained, strict=True)
     return [
         messages.RecommendedItem(
             item=ids[item],
             rank=rank,
             score=round(float(score), 5),
-            propensity=1.0,
+            propensity=round(likely, 7),
             reasons=_reasons(served, why),
             explained=round(share, 4),
         )
-        for rank, (item, score, why, share) in enumerate(listed, 1)
+        for rank, (item, score, likely, why, share) in enumerate(listed, 1)
     ]
 
 

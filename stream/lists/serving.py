@@ -236,6 +236,8 @@ class Serving:
             encode=read,
             seen=self._rank.seen,
             exposure=self._rank.exposure,
+            diversity=self._rank.diversity,
+            explore=self._rank.explore,
         )
         found = self._indexes.of(name, catalog, engine.item_vectors)
         return Served(name, catalog, engine, found, online, texts.shape[1])
