@@ -238,9 +238,7 @@ class _Filling:
         free = free & (wanted >= np.minimum(so_many, most)[:, None])
         return self._spared(free, able, must) if len(self._member) > 1 else free
 
-    def _spared(
-        self, free: NDArray[np.bool_], able: NDArray[np.bool_], must: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
+    def _spared(self, free: NDArray[np.bool_], able: NDArray[np.bool_], must: NDArray[np.int64]) -> NDArray[np.bool_]:
         """A full quota takes nobody any more, so its last places are kept for those whom another one wants from it:
         what is free without who would take these. able bool[Q,B,M], must i64[Q,B]: members that can be had, and how
         many are still wanted.

@@ -13,6 +13,7 @@ import typer
 from stream.console.audits import Groups, explain
 from stream.console.audits import noise as put_noise
 from stream.console.common import Json, out, progress, settings
+from stream.console.offpolicy import OUTCOMES, POLICIES, off_policy
 from stream.console.training import Data, catalogued, texts_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 def evaluate(
     data: Data,
-    protocol: Annotated[str, typer.Option(help="temporal, basket, loo, continual or session-stream.")] = "temporal",
+    protocol: Annotated[
+        str, typer.Option(help="temporal, basket, loo, continual, session-stream or off-policy.")
+    ] = "temporal",
     models: Annotated[
         str,
         typer.Option(
@@ -70,10 +73,19 @@ def evaluate(
             help="Also exposure by groups of items, and quality by attributes of users: items,gender,age.",
         ),
     ] = "",
+    policies: Annotated[
+        str, typer.Option(help="off-policy: what else might have been shown; softmax=0.5+new=0.05 too.")
+    ] = POLICIES,
+    outcomes: Annotated[
+        str, typer.Option(help="off-policy: what a list is worth by what came of it, as clicked=1,bought=5.")
+    ] = OUTCOMES,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
+    if protocol == "off-policy":
+        off_policy(data, policies, outcomes, as_json)
+        return
     from model.config import TrainConfig
     from model.evaluation.methods.lived import ways
     from model.evaluation.methods.registry import defaults, make, released

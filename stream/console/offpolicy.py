@@ -55,7 +55,7 @@ class Feedback(msgspec.Struct):
 Read = TypeVar("Read", LoggedList, Feedback)
 
 
-def off_policy(folder: str, policies: str, outcomes: str, cap: float, as_json: bool) -> None:
+def off_policy(folder: str, policies: str, outcomes: str, as_json: bool) -> None:
     """Print the value of a list under each policy, with intervals."""
     wanted, worth = _policies(policies), _outcomes(outcomes)
     feedback = list(_messages(Path(folder), "feedback", Feedback))
@@ -64,10 +64,12 @@ def off_policy(folder: str, policies: str, outcomes: str, cap: float, as_json: b
         raise ConfigError(
             f"no list in {folder} was shown", "bring recommendations and the feedback to them, of the same days"
         )
-    found = values(logged, wanted, cap)
+    found = values(logged, wanted)
     if as_json:
-        said = {name: {k: list(v.values()) if isinstance(v, dict) else v for k, v in asdict(value).items()}
-                for name, value in found.items()}
+        said = {
+            name: {k: list(v.values()) if isinstance(v, dict) else v for k, v in asdict(value).items()}
+            for name, value in found.items()
+        }
         print(json.dumps({"data": folder, "protocol": "off-policy", "lists": len(logged), "policies": said}))
         return
     out.print(_grid(found, f"{folder}: {outcomes} of a list, {len(logged)} lists of {len(set(logged.users))} users"))
@@ -116,12 +118,13 @@ def _messages(folder: Path, name: str, kind: type[Read]) -> Iterator[Read]:
             f"{folder} has no {name}", f"write the messages of that topic to {folder / name}.jsonl, one a line"
         )
     for file in files:
-        place = 0
+        done = 0
         try:
-            for place, row in enumerate(_rows(file), 1):
+            for row in _rows(file):
                 yield msgspec.json.decode(row, type=kind) if isinstance(row, bytes) else msgspec.convert(row, kind)
+                done += 1
         except (msgspec.MsgspecError, OSError) as error:
-            raise ConfigError(f"{file}, message {place}: {error}", "see docs/schemas/recommendation.json") from error
+            raise ConfigError(f"{file}, message {done + 1}: {error}", "see docs/schemas/recommendation.json") from error
 
 
 def _rows(file: Path) -> Iterator[bytes | dict[str, Any]]:
@@ -143,7 +146,7 @@ def _policies(text: str) -> dict[str, ExploreConfig]:
         method, *more = name.split("+")
         kind, _, number = method.partition("=")
         try:
-            said: dict[str, Any] = {"new_items": float(part.removeprefix("new=")) for part in more}
+            said: dict[str, Any] = {"new_items": sum(float(part.removeprefix("new=")) for part in more)}
             if kind == "epsilon":
                 said |= {"method": kind, "epsilon": float(number)}
             elif kind == "softmax":
