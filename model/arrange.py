@@ -109,7 +109,8 @@ def arrange(
 
 
 class Arranger:
-    """What every list of one engine goes through, as it is set. Nothing changes after it is made. items f32[N,D]."""
+    """What every list of one engine goes through, as it is set. Nothing changes after it is made. items f32[N,D],
+    in_stock bool[N]."""
 
     def __init__(
         self,
@@ -117,9 +118,10 @@ class Arranger:
         explore: ExploreConfig | None,
         bounds: Bounds,
         items: NDArray[np.float32],
+        in_stock: NDArray[np.bool_],
     ) -> None:
         self.diversity, self.explore = diversity or DiversityConfig(), explore or ExploreConfig()
-        self._bounds, self._items = bounds, items
+        self._bounds, self._items, self._in_stock = bounds, items, in_stock
 
     @property
     def any(self) -> bool:
@@ -141,7 +143,7 @@ class Arranger:
         few = np.zeros((len(found), 0), np.int32)
         if self.explore.new_items and shown is not None and seeds is not None:
             rows = online.few(self.explore.few)
-            few = newcomers(rows[shown.in_stock[rows]], seeds)
+            few = newcomers(rows[self._in_stock[rows]], seeds)
             few = np.where(shown.at(few), few, np.int32(-1))
         if found.shape[1] and not pins.shape[1] and not few.shape[1]:
             return found, np.zeros(found.shape, bool)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
+from model.fatigue import FatigueConfig
 from model.history import WINDOW
 from model.mix import Mix
 
@@ -30,6 +31,7 @@ class RankConfig(BaseModel):
     exposure: ExposureConfig = ExposureConfig()
     diversity: DiversityConfig = DiversityConfig()
     explore: ExploreConfig = ExploreConfig()
+    fatigue: FatigueConfig = FatigueConfig()
 
 
 class ModelConfig(BaseModel):

@@ -92,7 +92,7 @@ class Engine:
         self._seen32, self._seen_row = catalog.seen32[order], order
         self._reasoner = Reasoner(catalog)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
-        self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors)
+        self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors, catalog.in_stock)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
@@ -231,13 +231,14 @@ class Engine:
         terms: Terms | None = None,
         seeds: NDArray[np.uint64] | None = None,
         shown: Shown | None = None,
+        tired: PerUser | None = None,
     ) -> RankedLists:
         """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row. With terms, or
         where lists are diverse or explored, as `arrange.py` fills them; then n is that of the terms.
 
         Scores are probabilities: the softmax over the user's candidates. Reasons cost one encoding of the
         newest five interactions' absence each (see `reasons.py`). seeds u64[B]: what is drawn follows from them. shown:
-        which of the items with few interactions may be drawn, where it is there already.
+        which of the items with few interactions may be drawn, where it is there already. tired: nats that items lose.
         """
         new = None
         if (terms is not None or self.arranger.any) and len(self.catalog):
@@ -252,7 +253,7 @@ class Engine:
         own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
         popularity = popular_to(lean, online)
         scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
-        scores = np.where(there, scores, -np.inf)
+        scores = np.where(there, scores if tired is None else scores - tired.at(at), -np.inf)
         arranged = None
         if terms is not None and new is not None:
             scores = scores if terms.boosts is None else scores + terms.boosts[at]

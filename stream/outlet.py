@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
+from stream.lists.feedback import Reactions
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
 from stream.lists.people import Register
@@ -58,6 +59,13 @@ class Outlet:
             self._device,
             lambda: int(time.time() * 1000),
         )
+        self._fatigue = settings.rank.fatigue
+        self.reactions = Reactions() if self._fatigue.on else None
+        self.recommender.tiring = (self.reactions, self._fatigue) if self.reactions is not None else None
+
+    def reacted_since(self) -> int:
+        """From when on outcomes of lists still matter, ms."""
+        return int(time.time() * 1000) - self._fatigue.horizon_ms
 
     def tasks(self, caught_up: Sequence[asyncio.Event]) -> list[Coroutine[Any, Any, None]]:
         """What runs for ever beside the recommender, which begins once catalogue, users and release are read
@@ -87,6 +95,7 @@ class Outlet:
             "model": served.name if served else None,
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),
+            **({"reacted": len(self.reactions)} if self.reactions is not None else {}),
         }
 
     def stop(self) -> None:

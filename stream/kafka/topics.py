@@ -45,6 +45,11 @@ class TopicsConfig(BaseModel):
         return self.named("shadow")
 
     @property
+    def feedback(self) -> str:
+        """What came of lists, as whoever shows them says."""
+        return self.named("feedback")
+
+    @property
     def catalog(self) -> str:
         return self.named("catalog")
 
@@ -104,6 +109,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
             {"cleanup.policy": "compact,delete", "retention.ms": str(7 * DAYS), **large},
         ),
         TopicSpec(config.shadow, n, {"retention.ms": str(1 * DAYS), **large}),
+        TopicSpec(config.feedback, n, {"retention.ms": str(28 * DAYS), **large}),
         TopicSpec(config.catalog, 1, compacted),
         TopicSpec(config.users, n, compacted),
         TopicSpec(config.release, 1, compacted),

@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.fatigue import FatigueConfig, fatigue
 from model.history import ACTION_NAME, Histories
 from stream import messages
 from stream.answers.emission import Changes, EmitConfig, Pace
@@ -35,9 +36,12 @@ from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
     from model.arrange import Drawn
+    from model.engine import Engine
     from model.people import About
+    from model.peruser import PerUser
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
+    from stream.lists.feedback import Reactions
     from stream.lists.people import Register
     from stream.lists.serving import Served, Serving
 
@@ -119,6 +123,7 @@ class Recommender:
         self.profiles = Profiles(config.profile)
         self.pace = Pace(emit.min_interval_ms / 1000)
         self.changes = Changes() if emit.only_if_changed else None
+        self.tiring: tuple[Reactions, FatigueConfig] | None = None
 
     def wake(self) -> None:
         """Someone waits."""
@@ -243,7 +248,8 @@ class Recommender:
         sought = max(self._config.candidates, self._config.n)
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
         seeds = _seeds(interests) if engine.arranger.explore.on else None
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean, seeds=seeds)
+        tired = self._tired(engine, interests)
+        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean, seeds=seeds, tired=tired)
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
@@ -252,6 +258,17 @@ class Recommender:
                 interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
             )
         ]
+
+    def _tired(self, engine: Engine, interests: Interests) -> PerUser | None:
+        """What items lose for having been shown to these users, as of the events that cause their lists."""
+        if self.tiring is None:
+            return None
+        reactions, config = self.tiring
+        told = reactions.of([w.user for w in interests.users])
+        if told is None:
+            return None
+        now = np.array([w.trigger.ts if w.trigger is not None else 0 for w in interests.users], np.int64)
+        return fatigue(told, engine.catalog, now, config)
 
     def _message(
         self,

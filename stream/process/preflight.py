@@ -49,6 +49,7 @@ async def check(settings: Settings) -> int:
         topics.recommendations,
         topics.dead_letters,
         *([topics.shadow] if settings.recommend.shadow else []),
+        *([topics.feedback] if settings.rank.fatigue.on else []),
         *([topics.interests(state)] if settings.role != "all" else []),
     ]
     return await check_inputs(

@@ -181,7 +181,7 @@ def test_bounds_on_exposure_are_quotas_of_each_lists_own_length():
     bounds = Bounds(ExposureConfig(categories={"film": 0.5}), catalog)
     vectors = np.eye(M, dtype=np.float32)
     online = None
-    arranger = Arranger(None, None, bounds, vectors)
+    arranger = Arranger(None, None, bounds, vectors, np.ones(M, bool))
     wanted = Terms(np.array([4, 3], np.int32), np.full((2, 4), -1, np.int32))
     films_first = np.array([[9, 0, 8, 0, 7, 0, 6, 0.5]] * 2, np.float32)
     rows = np.repeat(ROWS, 2, 0)
