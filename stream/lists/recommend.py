@@ -249,7 +249,9 @@ class Recommender:
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean)
         seeds = _seeds(interests) if engine.arranger.explore.on else None
         tired = self._tired(engine, interests)
-        ranked = engine.rank(h, fused, candidates, online, self._config.n, reasons, followers, lean, seeds=seeds, tired=tired)
+        ranked = engine.rank(
+            h, fused, candidates, online, self._config.n, reasons, followers, lean, seeds=seeds, tired=tired
+        )
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
