@@ -10,7 +10,7 @@ Not what an item scores (`mix.py`), not which items may be shown at all (`Shown`
 3. The best of the free ones stands there, or one of them is drawn (`explore.py`).
 
 So a propensity is the probability of the item at its place, given those above it and the terms; 1 for pins and for
-what is not drawn. A list is shorter where nothing is free. Names: B users, M candidates, n places, Q quotas.
+what is not drawn. A list is shorter where nothing is free. Names: B users, U of them, M candidates, n places, Q quotas.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def arrange(
 
 class Arranger:
     """What every list of one engine goes through, as it is set. Nothing changes after it is made. items f32[N,D],
-    in_stock bool[N]."""
+    in_stock bool[N].
+    """
 
     def __init__(
         self,
@@ -189,20 +190,18 @@ class _Filling:
         self, rows: NDArray[np.int32], utility: NDArray[np.floating], terms: Terms, quotas: tuple[Quota, ...]
     ) -> None:
         users, places = terms.pinned.shape
-        self._every = np.arange(users)
         self._free = np.isfinite(utility)
-        self._wide = terms.places
+        self._places = terms.places
         self._groups = None if terms.one_of is None else terms.one_of[rows]
-        self._quotas = quotas
         self._member = np.array([q.member[rows] for q in quotas], bool).reshape(len(quotas), *rows.shape)
         self._need = np.array([q.least for q in quotas], np.int64).reshape(len(quotas), users)
         self._room = np.array([q.most for q in quotas], np.int64).reshape(len(quotas), users)
         self._wanting = bool((self._need > 0).any())
         self.column = np.full((users, places), -1, np.int64)
         self.propensity = np.zeros((users, places), np.float32)
-        # places that a list has beside its pins, from each place on
         self._pinned = np.where(np.arange(places) < terms.places[:, None], terms.pinned, NOBODY)
         open_ = (np.arange(places) < terms.places[:, None]) & (self._pinned < 0)
+        # places that a list has beside its pins, from each place on
         self._left = np.cumsum(open_[:, ::-1], axis=1)[:, ::-1]
         if (self._pinned >= 0).any():
             self._pin(rows)
@@ -218,9 +217,9 @@ class _Filling:
         free = self._free
         if len(self._member):
             free = free & ~((self._room <= 0)[..., None] & self._member).any(0)
-        if self._wanting:
+        if self._wanting and (self._need > 0).any():
             free = self._wanted(free, self._left[:, place])
-        user = np.flatnonzero((place < self._wide) & (self.column[:, place] < 0) & free.any(1))
+        user = np.flatnonzero((place < self._places) & (self.column[:, place] < 0) & free.any(1))
         if not len(user):
             return
         if chance is None:
@@ -238,18 +237,26 @@ class _Filling:
         so_many = np.maximum(must.sum(0) - (left - 1), 0)
         most = np.where(free, wanted, 0).max(1, initial=0)
         free = free & (wanted >= np.minimum(so_many, most)[:, None])
-        return self._spared(free, able, must) if len(self._member) > 1 else free
+        others = must.sum(0) - must
+        tight = np.flatnonzero(((others > 0) & (self._room <= others)).any(0))
+        if len(tight):
+            free[tight] = self._spared(tight, free[tight], able[:, tight], must[:, tight])
+        return free
 
-    def _spared(self, free: NDArray[np.bool_], able: NDArray[np.bool_], must: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _spared(
+        self, users: NDArray[np.int64], free: NDArray[np.bool_], able: NDArray[np.bool_], must: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
         """A full quota takes nobody any more, so its last places are kept for those whom another one wants from it:
-        what is free without who would take these. able bool[Q,B,M], must i64[Q,B]: members that can be had, and how
-        many are still wanted.
+        what is free to these users without who would take these. able bool[Q,U,M], must i64[Q,U]: members that can be
+        had, and how many are still wanted.
         """
-        outside = np.einsum("qbm,rbm->qrb", able.astype(np.int32), (~self._member).astype(np.int32))
-        kept = np.maximum(must[:, None] - outside, 0)  # by a quota q, of the places of r
-        kept[np.arange(len(kept)), np.arange(len(kept))] = 0
-        helps = np.einsum("qrb,qbm->rbm", (kept > 0).astype(np.int32), self._member.astype(np.int32)) > 0
-        shut = ((self._room <= kept.sum(0))[..., None] & self._member & ~helps).any(0)
+        member = self._member[:, users]
+        by_user = member.transpose(1, 0, 2).astype(np.float32)
+        outside = np.matmul(able.transpose(1, 0, 2).astype(np.float32), 1 - by_user.transpose(0, 2, 1))
+        kept = np.maximum(must.T[:, :, None] - outside, 0)  # [U,Q,R]: by a quota, of the places of another
+        kept[:, np.arange(len(member)), np.arange(len(member))] = 0
+        helps = np.matmul((kept > 0).transpose(0, 2, 1).astype(np.float32), by_user).transpose(1, 0, 2) > 0
+        shut = ((self._room[:, users] <= kept.sum(1).T)[..., None] & member & ~helps).any(0)
         spared = free & ~shut
         return np.where(spared.any(1, keepdims=True), spared, free)
 

@@ -1,8 +1,8 @@
 """Re-ranking for diversity: what is like the items above it gives way. Off unless it is set.
 
 Not a rule (it forbids nothing) and not a change of what an item scores: it says in which order the best of a user's
-candidates are taken, before rules fill the places. Names: B users, M candidates, P of them looked at, D the length of
-a vector.
+candidates are taken, before rules fill the places. Names: B users, M candidates, P of them looked at, K taken, D the
+length of a vector.
 
 Both methods take one item after the other, the one with the greatest value. Scores are nats, so `strength` is too:
 
@@ -58,10 +58,9 @@ def reranked(
     pool = np.argpartition(-scores, size - 1, axis=1)[:, :size] if size < rows.shape[1] else _all_of(rows)
     # equal values are taken by catalogue row, wherever candidates stand
     pool = np.take_along_axis(pool, np.argsort(np.take_along_axis(rows, pool, 1), axis=1), 1)
-    vectors = items[np.take_along_axis(rows, pool, 1)]
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=2, keepdims=True), 1e-9)
+    like = _cosines(items[np.take_along_axis(rows, pool, 1)])
     taken = np.take_along_axis(scores, pool, 1).astype(np.float32)
-    values = (_mmr if config.method == "mmr" else _dpp)(vectors, taken, min(places, size), config.strength)
+    values = (_mmr if config.method == "mmr" else _dpp)(like, taken, min(places, size), config.strength)
     out = scores.astype(np.float32)
     np.put_along_axis(out, pool, -np.inf, 1)
     behind, top = _least(values), out.max(1, initial=-np.inf)
@@ -79,38 +78,42 @@ def _least(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), values, np.inf).min(1)
 
 
-def _mmr(
-    vectors: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float
-) -> NDArray[np.float32]:
-    """Values f32[B,P] at which items were taken, or of what is left after so many. vectors f32[B,P,D], at length 1."""
+def _cosines(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of vectors f32[B,P,D] with each other: f32[B,P,P]. All at once: one product costs less than one a step."""
+    products = np.matmul(vectors, vectors.transpose(0, 2, 1))
+    length = np.maximum(np.sqrt(np.diagonal(products, axis1=1, axis2=2)), 1e-9)
+    products /= length[:, :, None]
+    products /= length[:, None]
+    return products
+
+
+def _mmr(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
+    """Values f32[B,P] at which items were taken, or of what is left after so many. like f32[B,P,P]: cosines."""
     left, out = scores.copy(), scores.copy()
-    users, like = np.arange(len(scores)), np.zeros(scores.shape, np.float32)
+    users, most = np.arange(len(scores)), np.zeros(scores.shape, np.float32)
     for _ in range(places):
-        value = left - strength * like
+        value = left - strength * most
         best = value.argmax(1)
         out[users, best] = _taken(value, out, users, best)
         left[users, best] = -np.inf
-        like = np.maximum(like, _to(vectors, vectors[users, best]))
-    return np.where(np.isfinite(left), left - strength * like, out)
+        most = np.maximum(most, like[users, best])
+    return np.where(np.isfinite(left), left - strength * most, out)
 
 
-def _dpp(
-    vectors: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float
-) -> NDArray[np.float32]:
-    """As `_mmr`. In the names of the paper c_BPK and d2_BP grow by one row of Cholesky for each item taken."""
+def _dpp(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
+    """As `_mmr`. In the names of the paper c_BKP and d2_BP grow by one row of Cholesky for each item taken."""
     left, out = scores.copy(), scores.copy()
     users = np.arange(len(scores))
     d2_BP = np.ones(scores.shape, np.float32)
-    c_BPK = np.zeros((*scores.shape, places), np.float32)
+    c_BKP = np.zeros((len(scores), places, scores.shape[1]), np.float32)
     for k in range(places):
         value = left + strength * np.log(d2_BP)
         best = value.argmax(1)
         out[users, best] = _taken(value, out, users, best)
         left[users, best] = -np.inf
-        e_BP = _to(vectors, vectors[users, best]) - _to(c_BPK[..., :k], c_BPK[users, best, :k])
-        e_BP /= np.sqrt(d2_BP[users, best])[:, None]
-        c_BPK[..., k] = e_BP
-        d2_BP = np.maximum(d2_BP - e_BP**2, LEAST)
+        known = np.matmul(c_BKP[users, :k, best][:, None], c_BKP[:, :k])[:, 0]
+        c_BKP[:, k] = (like[users, best] - known) / np.sqrt(d2_BP[users, best])[:, None]
+        d2_BP = np.maximum(d2_BP - c_BKP[:, k] ** 2, LEAST)
     return np.where(np.isfinite(left), left + strength * np.log(d2_BP), out)
 
 
@@ -119,8 +122,3 @@ def _taken(
 ) -> NDArray[np.float32]:
     """The value of what is taken; where a user has nothing left, column `best` keeps what it has."""
     return np.where(np.isfinite(value[users, best]), value[users, best], out[users, best])
-
-
-def _to(vectors: NDArray[np.float32], one: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner products of vectors f32[B,P,D] with one of each user f32[B,D]: f32[B,P]."""
-    return np.matmul(vectors, one[..., None])[..., 0]

@@ -60,7 +60,7 @@ def chances(
     if config.method == "softmax":
         over = np.where(among, utility - utility[users, best][:, None], -np.inf)
         weight = np.exp(over.astype(np.float64) / config.temperature)
-        p: NDArray[np.float64] = weight / weight.sum(1, keepdims=True)
+        p = weight / weight.sum(1, keepdims=True)
     else:
         share = config.epsilon if config.method == "epsilon" else 0.0
         p = among.astype(np.float64) * (share / among.sum(1, keepdims=True))
@@ -70,7 +70,7 @@ def chances(
         many = fresh.sum(1, keepdims=True)
         floor = np.where(many > 0, config.new_items, 0.0)
         p = (1 - floor) * p + fresh * (floor / np.maximum(many, 1))
-    return p
+    return p.astype(np.float64)
 
 
 def drawn(p: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.int64]:

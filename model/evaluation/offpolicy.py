@@ -86,7 +86,7 @@ def weights(logged: Logged, policy: ExploreConfig) -> NDArray[np.float64]:
         p = chances(logged.utilities[part][lists], free, pool, logged.new[part][lists], policy)
         target = p[np.arange(len(lists)), at[lists, place]]
         ratio[part][lists, place] = target / logged.propensity[part][lists, place]
-    return np.cumprod(ratio, axis=1)
+    return np.cumprod(ratio, axis=1, dtype=np.float64)
 
 
 def _value(logged: Logged, weight: NDArray[np.float64], cap: float, seed: int) -> Value:

@@ -97,12 +97,10 @@ class Follower:
             if tp in positions:
                 client.seek(tp, positions[tp])
         if fresh := [tp for tp in self._wanted if tp not in positions]:
+            await client.seek_to_beginning(*fresh)
             ends = await client.end_offsets(fresh)
-            if self._since is None:
-                await client.seek_to_beginning(*fresh)
-            else:
-                moment = self._since()
-                for tp, found in (await client.offsets_for_times(dict.fromkeys(fresh, moment))).items():
+            if self._since is not None:
+                for tp, found in (await client.offsets_for_times(dict.fromkeys(fresh, self._since()))).items():
                     client.seek(tp, ends[tp] if found is None else found.offset)
             return ends
         return {}
