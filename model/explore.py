@@ -70,7 +70,7 @@ def chances(
         many = fresh.sum(1, keepdims=True)
         floor = np.where(many > 0, config.new_items, 0.0)
         p = (1 - floor) * p + fresh * (floor / np.maximum(many, 1))
-    return p.astype(np.float64)
+    return p
 
 
 def drawn(p: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -88,7 +88,7 @@ def uniforms(seeds: NDArray[np.uint64], count: int, stream: int = 0) -> NDArray[
     z = seeds[:, None] + step * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def newcomers(few: NDArray[np.int32], seeds: NDArray[np.uint64], count: int = NEWCOMERS) -> NDArray[np.int32]:

@@ -55,7 +55,7 @@ def test_what_is_drawn_is_said_and_drawn_alike_by_whoever_makes_the_list_again(d
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_was_shown_is_held_back_after_a_restart_too(deployment: Deployment, restarted: bool) -> None:
+def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) -> None:
     deployment.environ |= {"EDDYLINE_RANK__FATIGUE__HOLD_BACK_H": "10", "EDDYLINE_RECOMMEND__N": str(N)}
     worker = deployment.worker().ready()
     first = one_more(deployment, Sent("u1", "i3", "click", T0))
