@@ -8,7 +8,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from model.diversity import DiversityConfig
+from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
+from model.fatigue import FatigueConfig
 from model.history import WINDOW
 from model.mix import Mix
 from model.rules import RulesConfig, Seen
@@ -25,6 +28,9 @@ class RankConfig(BaseModel):
     )
     exposure: ExposureConfig = ExposureConfig()
     rules: RulesConfig = RulesConfig()
+    diversity: DiversityConfig = DiversityConfig()
+    explore: ExploreConfig = ExploreConfig()
+    fatigue: FatigueConfig = FatigueConfig()
 
 
 class ModelConfig(BaseModel):

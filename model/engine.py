@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.arrange import Arranger
 from model.baselines import Fallback, UserModel
 from model.blended import Blended
 from model.catalog import Catalog
 from model.config import Seen
+from model.diversity import DiversityConfig
+from model.explore import ExploreConfig
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
 from model.history import ACTION_CODE, Histories, weight_table
@@ -44,9 +47,9 @@ class Engine:
     text_vectors f32[N,P]: one per row of the catalogue. model: None for the fallback. mix: None for the
     model's own. device: where vectors are made and compared. window_ttl_ms: see `Histories.window`. encode: a
     text encoder, for models whose profiles are documents. seen: whether what a user has met may be shown. exposure:
-    bounds of what a group of items may take of a list; rules: what else is shown to whom; None = none. like: an engine
-    over the same catalogue, texts and model (or one that is only `reweighed`), on the same device: what is large is
-    shared with it.
+    bounds of what a group of items may take of a list; rules: what else is shown to whom; None = none. diversity,
+    explore: how lists are re-ranked, and what of them is drawn; None = not at all. like: an engine over the same
+    catalogue, texts and model (or one that is only `reweighed`), on the same device: what is large is shared with it.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Engine:
         seen: Seen = "exclude",
         exposure: ExposureConfig | None = None,
         rules: RulesConfig | None = None,
+        diversity: DiversityConfig | None = None,
+        explore: ExploreConfig | None = None,
         like: Engine | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
@@ -75,6 +80,7 @@ class Engine:
             self._share(like, mix)
         self.rules = Rules(rules or RulesConfig(), catalog, seen)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
+        self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors)
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
@@ -279,12 +285,23 @@ class Engine:
         followers: PerUser | None = None,
         lean: Lean | None = None,
         terms: Terms | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        shown: Shown | None = None,
+        tired: PerUser | None = None,
     ) -> RankedLists:
-        """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row.
+        """The n best of each user's candidates i32[B,M] (-1 = none), best first; ties by catalogue row. With terms, or
+        where lists are diverse or explored, as `arrange.py` fills them; then n is that of the terms.
 
         Scores are probabilities: the softmax over the user's candidates. Reasons cost one encoding of the
-        newest five interactions' absence each (see `reasons.py`).
+        newest five interactions' absence each (see `reasons.py`). seeds u64[B]: what is drawn follows from them. shown:
+        which of the items with few interactions may be drawn, where it is there already. tired: nats that items lose.
         """
+        new = None
+        if (terms is not None or self.arranger.any) and len(self.catalog):
+            terms = terms or Terms.plain(len(h), n)
+            if self.arranger.explore.new_items and shown is None:
+                shown = self.shown(h)
+            candidates, new = self.arranger.candidates(candidates, terms, shown, online, seeds)
         there = candidates >= 0
         at = np.maximum(candidates, 0)
         neural, tastes = self._compared(fused, at)
@@ -292,15 +309,23 @@ class Engine:
         own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
         popularity = popular_to(lean, online)
         scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
-        scores = np.where(there, scores, -np.inf)
-        if self.bounds.any:
-            there = self.bounds.kept(at, scores, online, n)
-            scores = np.where(there, scores, -np.inf)
-        best = np.lexsort((at, -scores), axis=1)[:, :n]
-        listed = np.take_along_axis(there, best, 1)
+        scores = np.where(there, scores if tired is None else scores - tired.at(at), -np.inf)
+        arranged = None
+        if terms is not None and new is not None:
+            scores = scores if terms.boosts is None else scores + terms.boosts[at]
+            arranged = self.arranger.lists(candidates, scores, new, terms, online, seeds)
+            best, listed = np.maximum(arranged.column, 0), arranged.column >= 0
+        else:
+            if self.bounds.any:
+                there = self.bounds.kept(at, scores, online, n)
+                scores = np.where(there, scores, -np.inf)
+            best = np.lexsort((at, -scores), axis=1)[:, :n]
+            listed = np.take_along_axis(there, best, 1)
         share = np.take_along_axis(_softmax(scores), best, 1)
         items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
         ranked = RankedLists(items, np.where(listed, share, np.float32(0)), None)
+        if arranged is not None:
+            ranked = replace(ranked, propensity=arranged.propensity, explored=arranged.explored)
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))

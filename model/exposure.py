@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.catalog import Catalog
+from model.terms import Quota
 
 if TYPE_CHECKING:
     from model.online import OnlineScores
@@ -67,6 +68,15 @@ class Bounds:
         out = np.empty_like(kept)
         np.put_along_axis(out, order, kept, 1)
         return out
+
+    def quotas(self, online: OnlineScores, places: NDArray[np.int32]) -> tuple[Quota, ...]:
+        """The bounds of lists that have i32[B] places, for where a list is filled place by place. What several bounds
+        hold back takes a place of none of them then, so lists are as long as they can be.
+        """
+        none = np.zeros(len(places), np.int32)
+        return tuple(
+            Quota(group, none, np.floor(most * places + 1e-9).astype(np.int32)) for group, most in self._groups(online)
+        )
 
     def _groups(self, online: OnlineScores) -> list[tuple[NDArray[np.bool_], float]]:
         if self._popular >= 1:

@@ -169,7 +169,8 @@ class Sums:
         steps.data = (self.followed.data / np.repeat(np.maximum(self.met + p.shrink, 1e-9), per_row)).astype(np.float32)
         popular = self.popular + 1.0
         kin = Kin.of(self.catalog, self.met, p.kin) if p.kin else None
-        return OnlineScores(steps, (popular / max(popular.sum(), 1e-9)).astype(np.float32), p, kin)
+        total = max(float(popular.sum()), 1e-9)
+        return OnlineScores(steps, (popular / total).astype(np.float32), p, kin, total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +179,15 @@ class OnlineScores:
 
     `steps` is a CSR f32[N,N]: the shrunk, decayed share of a's interactions that b followed. `popularity`
     f32[N] sums to 1 and is above 0 everywhere (one interaction is added to each item), so an item that nobody
-    has met yet can still be shown. `kin`: items that borrow, where any do.
+    has met yet can still be shown. `kin`: items that borrow, where any do; total: the interactions that
+    popularity is a share of, with the ones added.
     """
 
     steps: Any
     popularity: NDArray[np.float32]
     params: OnlineParams
     kin: Kin | None = None
+    total: float = 0.0
 
     @staticmethod
     def empty(catalog: Catalog, params: OnlineParams | None = None) -> OnlineScores:
@@ -315,6 +318,13 @@ class OnlineScores:
     def most_popular(self, n: int) -> NDArray[np.int32]:
         """Catalogue rows of the n most popular items, best first."""
         return self._by_popularity[:n]
+
+    def few(self, below: float) -> NDArray[np.int32]:
+        """Catalogue rows of the items with fewer interactions than that, old ones counting less, the fewest last."""
+        of_all = self.total or len(self.popularity)
+        fewest_first = self._by_popularity[::-1]
+        many = np.searchsorted(self.popularity, np.float32((below + 1) / of_all), sorter=fewest_first)
+        return self._by_popularity[len(fewest_first) - int(many) :]
 
     def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from model.arrange import Drawn, Explored
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories, spans
@@ -88,24 +89,29 @@ class Reasons:
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
     """One user's list, best first: catalogue rows i32[n], scores f32[n], reasons for each and the share that they
-    explain (both empty where they were not asked for).
+    explain (both empty where they were not asked for); propensities, 1 each where nothing was arranged.
     """
 
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
     reasons: list[list[Reason]]
     explained: list[float]
+    propensities: list[float]
+    drawn: Drawn | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankedLists:
     """Lists of B users, best first: items i32[B,n], catalogue rows, -1 behind the last; scores f32[B,n]; reasons, where
-    they were asked for. As a sequence, one `Ranked` a user.
+    they were asked for; propensity f32[B,n], where it is not 1 throughout, and what was drawn from, where anything was
+    (`arrange.py`). As a sequence, one `Ranked` a user.
     """
 
     items: NDArray[np.int32]
     scores: NDArray[np.float32]
     reasons: Reasons | None
+    propensity: NDArray[np.float32] | None = None
+    explored: Explored | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -113,9 +119,12 @@ class RankedLists:
     def __getitem__(self, user: int) -> Ranked:
         n = int((self.items[user] >= 0).sum())
         items, scores = self.items[user, :n], self.scores[user, :n]
+        likely = [1.0] * n if self.propensity is None else self.propensity[user, :n].tolist()
+        drawn = None if self.explored is None else self.explored.of(user, n)
         if self.reasons is None:
-            return Ranked(items, scores, [], [])
-        return Ranked(items, scores, self.reasons.of(user, n), self.reasons.explained[user, :n].tolist())
+            return Ranked(items, scores, [], [], likely, drawn)
+        explained = self.reasons.explained[user, :n].tolist()
+        return Ranked(items, scores, self.reasons.of(user, n), explained, likely, drawn)
 
     def __iter__(self) -> Iterator[Ranked]:
         return (self[user] for user in range(len(self)))

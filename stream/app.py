@@ -110,6 +110,8 @@ class Pipeline:
         self._followers[topics.catalog] = Follower(kafka, outlet.serving.on_catalog)
         self._followers[topics.users] = Follower(kafka, outlet.people.on_users)
         self._followers[topics.release] = Follower(kafka, outlet.serving.on_release)
+        if outlet.reactions is not None:
+            self._followers[topics.feedback] = Follower(kafka, outlet.reactions.on_feedback, outlet.reacted_since)
         return outlet
 
     def _tie(self) -> None:
@@ -141,7 +143,8 @@ class Pipeline:
             tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
         if self.outlet is not None:
             topics = self.settings.topics
-            begun = (topics.catalog, topics.users, topics.release)
+            begun = [topics.catalog, topics.users, topics.release]
+            begun += [topics.feedback] if self.outlet.reactions is not None else []
             tasks += self.outlet.tasks([self._followers[t].caught_up for t in begun])
         for task in tasks:
             self._tasks.append(asyncio.ensure_future(self._watched(task)))

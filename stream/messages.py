@@ -73,6 +73,20 @@ class Source(msgspec.Struct, frozen=True):
     applied: dict[str, int]
 
 
+class Drawn(msgspec.Struct, frozen=True):
+    """What a list was drawn from, where it was: the utilities (nats) of the candidates, descending, of which the first
+    `pool` are the pool. Bits, the first candidate the lowest: `new`, those with few interactions; `free`, those that
+    could stand at each rank. `at`: the candidate at each rank, from 0; -1 where nothing was drawn. With the
+    propensities it is all that another policy's are computed from.
+    """
+
+    utilities: list[float]
+    pool: int
+    new: int
+    free: list[int]
+    at: list[int]
+
+
 class Recommendation(msgspec.Struct, frozen=True):
     """A list of recommended items for one user. `ts`: when it was made, in ms. `correlation_id`: that of the request
     that it answers, absent where nobody asked.
@@ -88,6 +102,7 @@ class Recommendation(msgspec.Struct, frozen=True):
     variant: str
     source: Source
     correlation_id: str | msgspec.UnsetType = msgspec.UNSET
+    drawn: Drawn | msgspec.UnsetType = msgspec.UNSET
 
 
 encode = msgspec.json.Encoder().encode
@@ -98,6 +113,11 @@ def name(user: str, applied: Mapping[str, int], topic: str, partition: int, offs
     """The stable id of a list: the same user, state of knowledge and trigger always give the same one."""
     said = "\0".join([user, *(f"{t}={applied[t]}" for t in sorted(applied)), f"{topic}/{partition}/{offset}"])
     return blake2b(said.encode(), digest_size=16).hexdigest()
+
+
+def seed(id: str) -> int:
+    """The 64 bits that whatever is drawn of a list follows from: those of its name, so a list is the same again."""
+    return int(id[:16], 16)
 
 
 def headers(event: Recommendation, trace: bytes | None) -> list[tuple[str, bytes]]:

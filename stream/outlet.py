@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
+from stream.lists.feedback import Reactions
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
 from stream.lists.people import Register
@@ -64,6 +65,13 @@ class Outlet:
             on_loop,
             lambda: int(time.time() * 1000),
         )
+        self._horizon_ms = max(fatigue.horizon_ms for fatigue in settings.fatigues)
+        self.reactions = Reactions() if settings.reacts else None
+        self.recommender.reactions = self.reactions
+
+    def reacted_since(self) -> int:
+        """From when on outcomes of lists still matter, ms."""
+        return int(time.time() * 1000) - self._horizon_ms
 
     def tasks(self, caught_up: Sequence[asyncio.Event]) -> list[Coroutine[Any, Any, None]]:
         """What runs for ever beside the recommender, which begins once catalogue, users and release are read
@@ -94,6 +102,7 @@ class Outlet:
             "variants": served.named() if served else {},
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),
+            **({"reacted": len(self.reactions)} if self.reactions is not None else {}),
         }
 
     def stop(self) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from index.config import IndexConfig
 from model.config import RankConfig, SearchConfig, TrainConfig
 from model.encoder import Precision
+from model.fatigue import FatigueConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -100,6 +101,16 @@ class Settings(BaseModel):
     def shadowed(self) -> bool:
         """Whether lists are written to the shadow topic."""
         return self.recommend.shadow or any(variant.shadow for variant in self.variants.values())
+
+    @property
+    def fatigues(self) -> list[FatigueConfig]:
+        """How lists tire, of each variant."""
+        return [self.rank.fatigue, *(variant.rank.fatigue for variant in self.variants.values())]
+
+    @property
+    def reacts(self) -> bool:
+        """Whether a variant heeds what came of its lists."""
+        return any(fatigue.on for fatigue in self.fatigues)
 
     @property
     def group(self) -> str:

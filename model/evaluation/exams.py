@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.catalog import Catalog, Item
 from model.config import TrainConfig
 from model.dataset import Events
+from model.diversity import DiversityConfig
 from model.exposure import ExposureConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
@@ -31,7 +32,8 @@ class World:
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
     `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
     state while they are trained, from which an interrupted training goes on. `exposure` bounds lists of `places`
-    items; `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
+    items, and `diversity` re-ranks them; `variation` is that of `online.steady`. `people` is what is known of users
+    beside what they did.
     """
 
     events: Events
@@ -44,6 +46,7 @@ class World:
     train: TrainConfig | None = None
     keep: Path | None = None
     exposure: ExposureConfig | None = None
+    diversity: DiversityConfig | None = None
     places: int = 10
     variation: float = 0.0
     people: People = field(default_factory=People.empty)

@@ -15,6 +15,7 @@ from stream.console.audits import noise as put_noise
 from stream.console.common import Json, out, progress, settings
 from stream.console.comparing import PROTOCOL as VARIANTS
 from stream.console.comparing import compare
+from stream.console.offpolicy import OUTCOMES, POLICIES, off_policy
 from stream.console.training import Data, catalogued, texts_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def evaluate(
     protocol: Annotated[
         str,
         typer.Option(
-            help="temporal, basket, loo, continual or session-stream; variants, where DATA is a folder with lists and "
-            "feedback as they are in their topics, or `topics`."
+            help="temporal, basket, loo, continual or session-stream; off-policy or variants, where DATA is a folder "
+            "with lists and feedback as they are in their topics (or `topics`, for variants)."
         ),
     ] = "temporal",
     models: Annotated[
@@ -78,12 +79,21 @@ def evaluate(
             help="Also exposure by groups of items, and quality by attributes of users: items,gender,age.",
         ),
     ] = "",
+    policies: Annotated[
+        str, typer.Option(help="off-policy: what else might have been shown; softmax=0.5+new=0.05 too.")
+    ] = POLICIES,
+    outcomes: Annotated[
+        str, typer.Option(help="off-policy: what a list is worth by what came of it, as clicked=1,bought=5.")
+    ] = OUTCOMES,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
     if protocol == VARIANTS:
         compare(data, as_json)
+        return
+    if protocol == "off-policy":
+        off_policy(data, policies, outcomes, as_json)
         return
     from model.config import TrainConfig
     from model.evaluation.methods.lived import ways
@@ -152,6 +162,7 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
         train=how,
         keep=Path(keep) if keep else None,
         exposure=s.rank.exposure,
+        diversity=s.rank.diversity,
         places=k or length_of(protocol),
         variation=s.trends.variation,
         people=People.of(found.people.values()),

@@ -48,11 +48,18 @@ async def newest_by_key(kafka: KafkaConfig, topic: str) -> dict[bytes, Any]:
 class Follower:
     """Reads partitions from their beginning and calls `on_records(partition, records)` for each batch, for ever.
 
-    `caught_up` is set once everything that was there when reading began has been handed over.
+    `caught_up` is set once everything that was there when reading began has been handed over. since: a record's time in
+    ms, before which nothing is read.
     """
 
-    def __init__(self, kafka: KafkaConfig, on_records: Callable[[TopicPartition, Records], None]) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConfig,
+        on_records: Callable[[TopicPartition, Records], None],
+        since: Callable[[], int] | None = None,
+    ) -> None:
         self._kafka = kafka
+        self._since = since
         self._on_records = on_records
         self._wanted: set[TopicPartition] = set()
         self._changed = asyncio.Event()
@@ -100,5 +107,9 @@ class Follower:
                 client.seek(tp, positions[tp])
         if fresh := [tp for tp in self._wanted if tp not in positions]:
             await client.seek_to_beginning(*fresh)
-            return await client.end_offsets(fresh)
+            ends = await client.end_offsets(fresh)
+            if self._since is not None:
+                for tp, found in (await client.offsets_for_times(dict.fromkeys(fresh, self._since()))).items():
+                    client.seek(tp, ends[tp] if found is None else found.offset)
+            return ends
         return {}

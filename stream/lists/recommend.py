@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.fatigue import fatigue
 from model.history import ACTION_NAME, Histories
 from model.rules import Asked
 from stream import messages
@@ -37,8 +38,11 @@ from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
+    from model.arrange import Drawn
+    from model.peruser import PerUser
     from model.reasons import Ranked
     from model.reasons import Reason as EngineReason
+    from stream.lists.feedback import Reactions
     from stream.lists.lineup import Lineup
     from stream.lists.people import Register
     from stream.lists.serving import Served, Serving
@@ -135,6 +139,7 @@ class Recommender:
         self.profiles = ProfilesOf(config.profile)
         self.pace = Pace(emit.min_interval_ms / 1000)
         self.changes = Changes() if emit.only_if_changed else None
+        self.reactions: Reactions | None = None
 
     def wake(self) -> None:
         """Someone waits."""
@@ -273,7 +278,11 @@ class Recommender:
         n = self._config.n if terms is None else terms.width
         sought = max(served.candidates or self._config.candidates, n)
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean, shown, terms)
-        ranked = engine.rank(h, fused, candidates, online, n, reasons, followers, lean, terms)
+        seeds = _seeds(interests) if engine.arranger.explore.on else None
+        tired = self._tired(served, interests)
+        ranked = engine.rank(
+            h, fused, candidates, online, n, reasons, followers, lean, terms, seeds=seeds, shown=shown, tired=tired
+        )
         lengths = engine.window_rows(h)[0].lengths
         now, moment = self._now_ms(), time.monotonic()
         return [
@@ -282,6 +291,16 @@ class Recommender:
                 interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
             )
         ]
+
+    def _tired(self, served: Served, interests: Interests) -> PerUser | None:
+        """What items lose for having been shown to these users, as of the events that cause their lists."""
+        if self.reactions is None or not served.fatigue.on:
+            return None
+        told = self.reactions.of([w.user for w in interests.users])
+        if told is None:
+            return None
+        now = np.array([w.trigger.ts if w.trigger is not None else 0 for w in interests.users], np.int64)
+        return fatigue(told, served.catalog, now, served.fatigue)
 
     def _message(
         self,
@@ -298,8 +317,9 @@ class Recommender:
     ) -> Recommendation:
         t = w.trigger
         assert t is not None  # `_snapshot` has seen to it
+        drawn = ranked.drawn
         return Recommendation(
-            id=messages.name(w.user, applied, t.topic, w.partition, t.offset),
+            id=_name(w, applied),
             user=w.user,
             ts=now_ms,
             items=recommended(served, ranked),
@@ -314,6 +334,7 @@ class Recommender:
             variant=variant,
             source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
             correlation_id=t.request.correlation_id if t.request is not None else msgspec.UNSET,
+            drawn=msgspec.UNSET if drawn is None else _drawn(drawn),
         )
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
@@ -394,6 +415,22 @@ def asked_by(users: Sequence[Waiting]) -> Asked | None:
     return Asked.by(len(users), asked)
 
 
+def _name(w: Waiting, applied: Mapping[str, int]) -> str:
+    t = w.trigger
+    assert t is not None  # `_snapshot` has seen to it
+    return messages.name(w.user, applied, t.topic, w.partition, t.offset)
+
+
+def _seeds(interests: Interests) -> np.ndarray:
+    """What is drawn for each user follows from the name of their list, u64[B]."""
+    names = [_name(w, applied) for w, applied in zip(interests.users, interests.applied, strict=True)]
+    return np.array([messages.seed(name) for name in names], np.uint64)
+
+
+def _drawn(drawn: Drawn) -> messages.Drawn:
+    return messages.Drawn([round(u, 4) for u in drawn.utilities], drawn.pool, drawn.new, drawn.free, drawn.at)
+
+
 def _out(event: Recommendation, w: Waiting) -> Out:
     trace = w.trigger.trace if w.trigger is not None else None
     return Out(w.user.encode(), messages.encode(event), messages.headers(event, trace))
@@ -404,17 +441,17 @@ def recommended(served: Served, ranked: Ranked) -> list[messages.RecommendedItem
     ids = served.catalog.ids
     reasons = ranked.reasons or [[] for _ in ranked.items]
     explained = ranked.explained or [0.0] * len(ranked.items)
-    listed = zip(ranked.items, ranked.scores, reasons, explained, strict=True)
+    listed = zip(ranked.items, ranked.scores, ranked.propensities, reasons, explained, strict=True)
     return [
         messages.RecommendedItem(
             item=ids[item],
             rank=rank,
             score=round(float(score), 5),
-            propensity=1.0,
+            propensity=round(likely, 7),
             reasons=_reasons(served, why),
             explained=round(share, 4),
         )
-        for rank, (item, score, why, share) in enumerate(listed, 1)
+        for rank, (item, score, likely, why, share) in enumerate(listed, 1)
     ]
 
 

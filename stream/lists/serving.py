@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from model.catalog import Catalog, HashCollisionError, Item
 from model.config import RankConfig
 from model.encoder import TextEncoder
 from model.engine import Engine
+from model.fatigue import FatigueConfig
 from model.mix import Mix
 from model.online import Counts, OnlineParams, OnlineScores
 from model.reweighed import reweighed
@@ -54,6 +55,7 @@ class Served:
     online: OnlineScores
     profile_dim: int
     weights: str = FALLBACK
+    fatigue: FatigueConfig = field(default_factory=FatigueConfig)
     candidates: int | None = None
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -304,7 +306,7 @@ class Serving:
         """A model as it is without variants."""
         engine = self._engine(catalog, texts, model, self._rank)
         found = self._indexes.of(name, catalog, engine.item_vectors)
-        return Served(name, catalog, engine, found, online, texts.shape[1], weights)
+        return Served(name, catalog, engine, found, online, texts.shape[1], weights, self._rank.fatigue)
 
     def _variant(self, config: VariantConfig, model: Served, texts: np.ndarray) -> Served:
         """A variant of a model: vectors and index are the model's."""
@@ -312,7 +314,7 @@ class Serving:
             return model
         given, mix = reweighed(model.engine.given, config.mix or Mix())
         engine = self._engine(model.catalog, texts, given, config.rank, mix, model.engine)
-        return replace(model, engine=engine, candidates=config.candidates)
+        return replace(model, engine=engine, fatigue=config.rank.fatigue, candidates=config.candidates)
 
     def _engine(
         self,
@@ -334,6 +336,8 @@ class Serving:
             seen=rank.seen,
             exposure=rank.exposure,
             rules=rank.rules,
+            diversity=rank.diversity,
+            explore=rank.explore,
             like=like,
         )
 

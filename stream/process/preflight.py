@@ -50,6 +50,7 @@ async def check(settings: Settings) -> int:
         topics.requests,
         topics.dead_letters,
         *([topics.shadow] if settings.shadowed else []),
+        *([topics.feedback] if settings.reacts else []),
         *([topics.interests(state)] if settings.role != "all" else []),
     ]
     return await check_inputs(

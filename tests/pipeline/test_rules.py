@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,6 @@ boosts = { items = { book3 = 9.0 } }
 """
 FILMS = {f"film{n}" for n in range(9)}
 BOOKS = {f"book{n}" for n in range(10)}
-
-filled_by_terms = pytest.mark.skipif(find_spec("model.arrange") is None, reason="lists are filled by model.arrange")
 
 
 class Shop:
@@ -143,7 +140,6 @@ def test_allow_lists_leave_nothing_else(empty: Deployment) -> None:
     assert other.worker.stop() == 0
 
 
-@filled_by_terms
 def test_a_list_has_at_least_and_at_most_so_many_of_a_category(shop: Shop) -> None:
     shop.did(*(Sent("k", f"film{n}", "view", T0 + n) for n in range(9)))
     found = shop.ask("k", n=10)
@@ -154,13 +150,11 @@ def test_a_list_has_at_least_and_at_most_so_many_of_a_category(shop: Shop) -> No
     assert sum(item.item.startswith("film") for item in event.items) <= 3
 
 
-@filled_by_terms
 def test_of_variants_a_list_has_one(shop: Shop) -> None:
     assert sum(item.startswith("shirt") for item in shop.ask("l")) == 1
     assert len(shop.ask("l", category="wear")) == 1
 
 
-@filled_by_terms
 def test_a_pinned_item_has_its_place_and_a_boosted_one_comes_up(shop: Shop) -> None:
     shop.did(*(Sent("m", f"song{n}", "view", T0 + n) for n in range(5)))
     found = shop.ask("m", n=5)
@@ -170,6 +164,5 @@ def test_a_pinned_item_has_its_place_and_a_boosted_one_comes_up(shop: Shop) -> N
     assert "book7" not in shop.ask("m", n=5)
 
 
-@filled_by_terms
 def test_a_list_is_as_long_as_it_is_asked_to_be(shop: Shop) -> None:
     assert [len(shop.ask("n", n=n)) for n in (1, 3, 15)] == [1, 3, 15]

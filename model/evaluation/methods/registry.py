@@ -51,7 +51,9 @@ METHODS: Mapping[str, Callable[[World], Method]] = MappingProxyType(
         "walks": lambda w: Walks(len(w.catalog)),
         "walks-ranked": lambda w: RankedWalks(Walks(len(w.catalog)), partial(session_stream.papers, w)),
         "regulars": lambda w: Regulars(w.catalog, partial(basket.papers, w)),
-        "fallback": lambda w: Served(w, Engine(w.catalog, w.texts(), exposure=w.exposure), "fallback"),
+        "fallback": lambda w: Served(
+            w, Engine(w.catalog, w.texts(), exposure=w.exposure, diversity=w.diversity), "fallback"
+        ),
         "fallback-neural": lambda w: Served(w, Engine(w.catalog, w.texts()), "fallback-neural", neural_only=True),
     }
 )
@@ -112,6 +114,13 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 def released(world: World, folder: Path) -> list[Method]:
     """A model folder: as it is released, its vectors alone, and, where people are described, as if they were not."""
-    engine = Engine(world.catalog, world.texts(), checkpoint.load(folder), encode=world.encode, exposure=world.exposure)
+    engine = Engine(
+        world.catalog,
+        world.texts(),
+        checkpoint.load(folder),
+        encode=world.encode,
+        exposure=world.exposure,
+        diversity=world.diversity,
+    )
     made: list[Method] = [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]
     return [*made, Served(world, engine, "released, no users.csv", people=False)] if len(world.people) else made

@@ -135,14 +135,18 @@ class Served(Method):
         own = self._online.returned(asked.rows, self._mix) if self._mix.repeat else None
         popular = np.atleast_2d(popular_to(lean, self._online))
         scores = combined(neural, self._online.related(rows), popular, self._mix, own)
-        return self._bounded(scores, asked) if engine.bounds.any else scores
+        arranged = engine.bounds.any or engine.arranger.diversity.method != "none"
+        return self._arranged(scores, asked) if arranged else scores
 
-    def _bounded(self, scores: NDArray[np.floating], asked: Asked) -> NDArray[np.floating]:
-        """The scores of what a worker's list could have; -inf for what the bounds on exposure leave out of it."""
+    def _arranged(self, scores: NDArray[np.floating], asked: Asked) -> NDArray[np.floating]:
+        """The utilities by which a worker's list would be filled; -inf for what the bounds on exposure leave out."""
         shown = np.where(asked.allowed, scores, -np.inf)
         rows = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), scores.shape)
-        kept = self.engine.bounds.kept(rows, shown, self._online, self._world.places)
-        return np.where(kept, scores, -np.inf)
+        utilities = self.engine.arranger.utilities(rows, shown, self._world.places)
+        if not self.engine.bounds.any:
+            return utilities
+        kept = self.engine.bounds.kept(rows, utilities, self._online, self._world.places)
+        return np.where(kept, utilities, -np.inf)
 
     def _lean(self, asked: Asked) -> Lean | None:
         """What is known of those who ask beside their histories."""

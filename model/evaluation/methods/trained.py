@@ -88,7 +88,14 @@ class Trained(Method):
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
         world = self.world
-        engine = Engine(world.catalog, world.texts(), model, encode=world.encode, exposure=world.exposure)
+        engine = Engine(
+            world.catalog,
+            world.texts(),
+            model,
+            encode=world.encode,
+            exposure=world.exposure,
+            diversity=world.diversity,
+        )
         self._served = Served(world, engine, self.name)
         self._served.learn(line, end)
 

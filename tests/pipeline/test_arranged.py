@@ -1,0 +1,74 @@
+"""Exploration and fatigue on the running worker: draws are told and are the same again, and what was shown sinks."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from model.explore import ExploreConfig, chances
+from stream.messages import Recommendation
+from tests.pipeline.harness import Deployment, Sent, until
+
+T0 = 1_700_000_000_000
+N = 5
+
+
+def one_more(deployment: Deployment, event: Sent) -> Recommendation:
+    """The list that this event causes."""
+    before = len(deployment.lists())
+    deployment.send([event])
+    until(lambda: len(deployment.lists()) > before, 60, "the list is there")
+    (found,) = [said for said in deployment.lists() if said.user == event.user and said.source.ts == event.ts]
+    return found
+
+
+def test_what_is_drawn_is_said_and_drawn_alike_by_whoever_makes_the_list_again(deployment: Deployment) -> None:
+    explore = ExploreConfig(method="softmax", temperature=2.0, pool=8, new_items=0.2)
+    told = {f"EDDYLINE_RANK__EXPLORE__{name.upper()}": str(value) for name, value in explore.model_dump().items()}
+    deployment.environ |= told | {"EDDYLINE_RECOMMEND__N": str(N), "EDDYLINE_RECOMMEND__EXACT": "true"}
+    worker = deployment.worker().ready()
+    lists = [one_more(deployment, Sent(f"u{n}", "i3", "click", T0 + n)) for n in range(6)]
+    assert len({tuple(item.item for item in said.items) for said in lists}) > 1
+    for said in lists:
+        drawn = said.drawn
+        assert drawn is not msgspec.UNSET and drawn.pool == 8
+        bits = np.arange(len(drawn.utilities))
+        free = (np.array(drawn.free)[:, None] >> bits) & 1 == 1
+        new = np.broadcast_to((drawn.new >> bits) & 1 == 1, free.shape)
+        utility = np.broadcast_to(drawn.utilities, free.shape)
+        p = chances(utility, free, np.broadcast_to(bits < 8, free.shape), new, explore)[np.arange(N), drawn.at]
+        np.testing.assert_allclose([item.propensity for item in said.items], p, rtol=1e-3)
+        assert all(0 < item.propensity < 1 for item in said.items)
+    assert worker.stop() == 0
+    # another state version reads the same first event, and gives its list the same name
+    other = deployment.with_state("again")
+    other.create([])
+    again = other.worker().ready()
+    until(lambda: len(deployment.lists()) >= 7, 60, "lists are made again")
+    assert again.stop() == 0
+    first = [said for said in deployment.lists() if said.id == lists[0].id]
+    assert len(first) == 2
+    assert [(i.item, i.propensity) for i in first[0].items] == [(i.item, i.propensity) for i in first[1].items]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) -> None:
+    deployment.environ |= {"EDDYLINE_RANK__FATIGUE__HOLD_BACK_H": "10", "EDDYLINE_RECOMMEND__N": str(N)}
+    worker = deployment.worker().ready()
+    first = one_more(deployment, Sent("u1", "i3", "click", T0))
+    shown = {item.item for item in first.items}
+    outcomes = [{"user": "u1", "recommendation": first.id, "item": i, "outcome": "shown", "ts": T0 + 5} for i in shown]
+    feedback = deployment.settings.topics.feedback
+    deployment.send_raw((feedback, b"u1", json.dumps(said).encode(), None, []) for said in outcomes)
+    if restarted:
+        assert worker.stop() == 0
+        worker = deployment.worker().ready()
+    until(lambda: worker.status().get("reacted") == 1, 60, "feedback is read")
+    second = one_more(deployment, Sent("u1", "i4", "click", T0 + 1000))
+    assert len(second.items) == N and not shown & {item.item for item in second.items}
+    later = one_more(deployment, Sent("u1", "i5", "click", T0 + 11 * 3_600_000))
+    assert shown & {item.item for item in later.items}
+    assert worker.stop() == 0
