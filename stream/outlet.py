@@ -85,6 +85,7 @@ class Outlet:
         return {
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
+            "index": served.index.index.stats() if served else None,
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),
         }

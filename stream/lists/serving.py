@@ -84,6 +84,7 @@ class Serving:
         self._monitor = monitor
         self._shadow = shadow
         self._items: dict[str, Item] = {}
+        self._read: tuple[Catalog, np.ndarray] | None = None
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
         self._release: Release | None = None
@@ -209,7 +210,7 @@ class Serving:
     ) -> Served:
         """On the builder thread: vectors, index, engine and scores of one catalogue version and release."""
         catalog = Catalog.build(items, version)
-        texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
+        texts = self._texts(catalog)
         online = self._online(catalog, snapshot)
         if release is None:
             return self._served(FALLBACK, catalog, texts, None, online)
@@ -222,6 +223,23 @@ class Serving:
                 return self._served(FALLBACK, catalog, texts, None, online)
             served = self._served(before.name, catalog, texts, before.engine.given, online)
         return replace(served, shadow=self._served(FALLBACK, catalog, texts, None, online)) if self._shadow else served
+
+    def _texts(self, catalog: Catalog) -> np.ndarray:
+        """Text vectors f32[N,P] of a catalogue. Only texts that the last one did not have are encoded: looking all up
+        again would take the interpreter from those who make lists meanwhile.
+        """
+        if self._read is None:
+            vectors = self._encoder.encode(catalog.texts)
+        else:
+            before, known = self._read
+            rows = before.index_of(catalog.hashes)
+            texts, were = catalog.texts, before.texts
+            new = [n for n, row in enumerate(rows.tolist()) if row < 0 or were[row] != texts[n]]
+            vectors = known[rows] if len(known) else np.zeros((len(rows), known.shape[1]), np.float32)
+            if new:
+                vectors[new] = self._encoder.encode([texts[n] for n in new])
+        self._read = catalog, vectors
+        return vectors
 
     def _served(
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
