@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index.base import Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of
+from index.library import faiss
 
 MOST = 2048
 """Neighbours that a structure on a GPU returns at most."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of, stored
+from index.library import faiss
 
 LINKS, BUILD = 32, 80
 """Neighbours a vector is linked to, and how many candidates are kept when it is put in."""
-SEARCH = {0: 128, 500_000: 256}
+SEARCH = {0: 128, 500_000: 192}
 """How many candidates are kept at least when one is sought, from so many vectors on."""
 COMPARE_FROM = 8
 """A graph that is asked for more than an eighth of what it has is slower than comparing all."""

@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
+from index.library import faiss
 
 SPARE = 16
 """Neighbours that are asked for beyond k where some are masked."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of
+from index.library import faiss
 
 DIMENSIONS_A_BYTE = 4
 RESCORED, LEAST_RESCORED = 8, 512

@@ -6,6 +6,8 @@ Nothing here looks into the state or the events; shapes are `stream.kafka.topics
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from index.config import NEEDS_MORE
 from stream.errors import ConfigError, StateError
 from stream.kafka.clients import consumer, producer
@@ -63,8 +65,12 @@ async def check(settings: Settings) -> int:
 
 
 def check_index(settings: Settings) -> None:
-    """Raises ConfigError where the index that is set is of a kind that cannot be had here."""
-    if settings.role == "ingest" or settings.index.kind not in NEEDS_MORE:
+    """Raises ConfigError where there is no FAISS, or not what the kind of index that is set needs."""
+    if settings.role == "ingest":
+        return
+    if find_spec("faiss") is None:
+        raise ConfigError("FAISS is not installed", "pip install 'eddyline[cpu]', or [gpu] or [cuvs] in its place")
+    if settings.index.kind not in NEEDS_MORE:
         return
     from index.choose import check as check_kind  # FAISS and torch are behind it
 

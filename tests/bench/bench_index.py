@@ -5,8 +5,8 @@ is in a process of its own, over the same files; rounds of queries are interleav
 ratios medians of the rounds' own ratios. Queries come singly, and in batches of 64 as a worker has them.
 
 `exclude_ratio` is the p50 of single queries that exclude 1,000 of the 10,000 items nearest to each, over that of the
-same queries without; `_anywhere`: 1,000 of all items; `_nearest`: the 1,000 nearest themselves, which a graph has to
-walk through. The last line is JSON; keys end in the number of items.
+same queries without; `exclude_anywhere_ratio`: 1,000 of all items; `exclude_nearest_ratio`: the 1,000 nearest
+themselves, which a graph has to walk through. The last line is JSON; keys end in the number of items.
 
     make bench NAME=index
 """
@@ -240,11 +240,9 @@ def as_keys(figures: Figures, kind: str, items: int) -> dict[str, Any]:
         about = [*([kind] if kind != "hnsw" else []), *([system] if system != "ours" else [])]
         for name, value in of.items():
             names = [n for n in about if not ("ratio" in name and n == "faiss")]
-            out["_".join([name, *names, str(items)])] = value if isinstance(value, dict) else round(value, 4)
-            if name == "exclude_near":
-                out["exclude_ratio"] = round(value, 4)  # of the largest
-            elif name.startswith("exclude_") and not name.endswith("recall"):
-                out[name.replace("exclude_", "exclude_ratio_")] = round(value, 4)
+            out["_".join([name, *names, str(items)])] = round(value, 4) if isinstance(value, float) else value
+            if name.startswith("exclude_") and not name.endswith("recall"):  # of the largest
+                out[name.replace("_near", "_ratio", 1) if name == "exclude_near" else f"{name}_ratio"] = round(value, 4)
     if kind == "hnsw":
         out |= {f"ef_search_{items}": width_for(items), "links": LINKS, "ef_construction": BUILD}
     return out

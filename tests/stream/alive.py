@@ -58,11 +58,11 @@ class Record(NamedTuple):
 
 
 class Words(TextEncoder):
-    """Vectors of texts that share words are near to each other; no BERT, and as fast as its cache."""
+    """Vectors of texts that share words are near to each other; no BERT."""
 
     @property
     def dim(self) -> int:
-        return 64
+        return 32
 
     def weights_id(self) -> str:
         return "words"
@@ -135,8 +135,10 @@ class Asking:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Returns when the thread has ended."""
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -215,15 +217,9 @@ class Lived:
 
 
 async def live(folder: Path, items: int, share: float, changes: int, quiet_s: float) -> Lived:
-    """So many changes of a share each, with a quiet time before, between and behind them; a first change warms up."""
-    serving = Serving(
-        Words(cache=folder),
-        Trends(TrendsConfig()),
-        "cpu",
-        Indexes(IndexConfig(), "cpu", folder / "indexes"),
-        "catalog",
-        Monitor(),
-    )
+    """So many changes of a share each, with a quiet time before, between and behind them."""
+    indexes = Indexes(IndexConfig(), "cpu", folder / "indexes")
+    serving = Serving(Words(), Trends(TrendsConfig()), "cpu", indexes, "catalog", Monitor())
     tp, offset = TopicPartition("catalog", 0), items
     serving.on_catalog(tp, Change([item(n) for n in range(items)], []).records(0))
     upkeep = asyncio.ensure_future(serving.run(lambda: True))
@@ -232,44 +228,40 @@ async def live(folder: Path, items: int, share: float, changes: int, quiet_s: fl
         await serving.ready.wait()
         calm_collector()
         sys.setswitchinterval(SWITCH_S)
-        asking = Asking(serving, people(items))
-        swaps: list[float] = []
-        gone: list[tuple[float, set[str]]] = []
-        await asyncio.sleep(1)
-        asking.answers.clear()
-        await asyncio.sleep(quiet_s)
-        for number in range(changes):
-            said = change(items, share, number)
-            records = said.records(offset)
-            for first in range(0, len(records), PART):
-                serving.on_catalog(tp, records[first : first + PART])
-                await asyncio.sleep(0.001)
-            offset += len(records)
-            swaps += await swapped(serving, offset, asking)
-            gone.append((swaps[-1], {*said.withdrawn, *said.sold_out}))
+        with Asking(serving, people(items)) as asking:
+            await asyncio.sleep(1)
+            asking.answers.clear()
+            swaps: dict[int, float] = {}
+            watching = asyncio.ensure_future(watch(serving, swaps))
             await asyncio.sleep(quiet_s)
-        asking.stop()
-        return Lived(asking.answers, asking.errors, swaps, gone, serving.current)
+            gone: list[tuple[float, set[str]]] = []
+            for number in range(changes):
+                said = change(items, share, number)
+                records = said.records(offset)
+                offset += len(records)
+                for first in range(0, len(records), PART):
+                    serving.on_catalog(tp, records[first : first + PART])
+                    await asyncio.sleep(0.001)
+                while offset not in swaps and not asking.errors:
+                    await asyncio.sleep(0.01)
+                gone.append((swaps.get(offset, 0.0), {*said.withdrawn, *said.sold_out}))
+                await asyncio.sleep(quiet_s)
+            watching.cancel()
+        return Lived(asking.answers, asking.errors, list(swaps.values()), gone, serving.current)
     finally:
         sys.setswitchinterval(before)
-        if "asking" in locals():
-            asking.stop()
         upkeep.cancel()
         serving.close()
 
 
-async def swapped(serving: Serving, version: int, asking: Asking) -> list[float]:
-    """When catalogues were swapped in, until this version was."""
-    swaps: list[float] = []
-    served = serving.current
-    while served.catalog.version < version:
-        await asyncio.sleep(0.001)
-        if asking.errors:
-            break
-        if serving.current.catalog is not served.catalog:
-            served = serving.current
-            swaps.append(time.monotonic())
-    return swaps
+async def watch(serving: Serving, swaps: dict[int, float]) -> None:
+    """When each version of the catalogue was swapped in; for ever."""
+    version = serving.current.catalog.version
+    while True:
+        await asyncio.sleep(0.002)
+        if serving.current.catalog.version != version:
+            version = serving.current.catalog.version
+            swaps[version] = time.monotonic()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,6 +23,7 @@ ITEMS = 100_000
 TP = TopicPartition("catalog", 0)
 
 
+@pytest.mark.timeout(900)
 def test_a_tenth_of_the_catalogue_changes_under_way_and_queries_go_on(tmp_path: Path) -> None:
     """The ratio is of one run; a machine that was busy with something else meanwhile gets one more."""
     said = change(ITEMS, 0.1, 0)

@@ -6,8 +6,16 @@ import pytest
 
 from index import gpu
 from stream.errors import ConfigError
+from stream.process import preflight
 from stream.process.preflight import check_index
 from stream.settings import load
+
+
+def test_without_faiss_a_worker_that_makes_lists_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"(?s)FAISS is not installed.*eddyline\[cpu\]"):
+        check_index(settings("auto"))
+    check_index(settings("auto", "ingest"))
 
 
 def settings(kind: str, role: str = "all"):
