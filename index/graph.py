@@ -34,7 +34,7 @@ class GraphIndex(FaissIndex):
         self._links, self._build, self.search_width = links, build, search
         super().__init__(dim)
 
-    def _at_no_cost(self, n: int) -> int:
+    def _looked_at(self, n: int) -> int:
         return self.search_width or width_for(n)
 
     def _built(self, vectors: Vectors) -> Any:
@@ -48,7 +48,7 @@ class GraphIndex(FaissIndex):
         return stored(faiss.downcast_index(structure.storage))
 
     def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
-        least = self._at_no_cost(len(now.ids))
+        least = self._looked_at(len(now.ids))
         if fetch * COMPARE_FROM > len(now.ids) and fetch > least:
             return compared(now, query, fetch)
         return now.structure.search(query, fetch, params=_wide(max(least, fetch)))

@@ -24,7 +24,7 @@ from index.base import Bytes, Ids, Vectors
 from index.library import faiss
 
 SPARE = 16
-"""Neighbours that are asked for beyond k where some are masked."""
+"""Neighbours that are asked for beyond k where some are masked, at least; or half as many again."""
 GROWTH = 4
 FEW_ALLOWED = 8
 """Where fewer than an eighth may be found, these are compared, and the structure is not asked."""
@@ -140,8 +140,8 @@ class FaissIndex(ABC):
         ids = np.full((len(query), k), -1, np.int64)
         n, most = len(now.ids), max(map(len, excluded), default=0)
         enough = min(k + most + n - now.alive, n)
-        fetch = (k + min(most, SPARE)) * n // max(now.alive, 1) + 1
-        rows, fetch = np.arange(len(query)), min(max(fetch, self._at_no_cost(n)), enough)
+        fetch = (k + min(most, max(SPARE, k // 2))) * n // max(now.alive, 1) + 1
+        rows, fetch, wide = np.arange(len(query)), min(fetch, enough), self._looked_at(n)
         while len(rows) and fetch:
             near, at = found(now, query[rows], fetch)
             names = np.where(at >= 0, now.ids[at], -1)
@@ -150,7 +150,7 @@ class FaissIndex(ABC):
             scores[rows], ids[rows] = _nearest(near, names, k)
             left = (names != -1).sum(1)
             if fetch < enough:
-                rows, grown = rows[left < min(k, now.alive)], fetch * GROWTH
+                rows, grown = rows[left < min(k, now.alive)], wide if fetch < wide else fetch * GROWTH
                 fetch = grown if 2 * grown < enough else enough
             elif found is not compared:  # the structure has no more to give
                 rows, found = rows[left == 0], compared
@@ -184,7 +184,7 @@ class FaissIndex(ABC):
 
     # What a structure is
 
-    def _at_no_cost(self, n: int) -> int:
+    def _looked_at(self, n: int) -> int:
         """Neighbours that a search of n vectors looks at in any case, however few are asked for."""
         return 0
 
@@ -278,8 +278,11 @@ def _among(ids: Ids, ascending: Ids) -> np.ndarray:
 
 def _nearest(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
     """Moves masked entries (-1) behind the others, keeping order, and cuts or pads to k."""
-    order = np.argsort(ids == -1, axis=1, kind="stable")[:, :k]
-    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-    scores = np.where(ids == -1, np.float32(-np.inf), scores)
+    there = ids != -1
+    order = np.argsort(~there, axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(ids))[:, None]
+    ids, scores = ids[rows, order], np.where(there[rows, order], scores[rows, order], np.float32(-np.inf))
+    if ids.shape[1] == k:
+        return scores, ids
     pad = ((0, 0), (0, k - ids.shape[1]))
     return np.pad(scores, pad, constant_values=-np.inf), np.pad(ids, pad, constant_values=-1)

@@ -161,18 +161,18 @@ def measure(world: World, kind: str, folder: Path, args: argparse.Namespace) -> 
             process("found", queries=QUERIES, path=str(path))
             figures[system]["recall"] = world.recall(np.load(path))
             print(f"{kind} {system}: {figures[system]}", file=sys.stderr, flush=True)
-        rounds: dict[str, list[tuple[float, float]]] = {system: [] for system in processes}
+        rounds: dict[str, list[tuple[float, float, float]]] = {system: [] for system in processes}
         for number in range(args.rounds):
             for system in list(processes)[:: 1 if number % 2 else -1]:
                 one, many = (processes[system]("round", queries=n, batch=b) for n, b in ((singly, 1), (queries, BATCH)))
-                rounds[system].append((one["qps"], many["qps"]))
+                rounds[system].append((one["qps"], many["qps"], 1e6 / one["cpu_us"]))
                 print(f"{kind} {system}: {one['qps']:.0f}/s, {many['qps']:.0f}/s", file=sys.stderr, flush=True)
         rates = {system: np.array(found) for system, found in rounds.items()}
         for system, rate in rates.items():
-            figures[system] |= dict(zip(("qps", "batch_qps"), np.median(rate, 0).tolist(), strict=True))
+            figures[system] |= dict(zip(("qps", "batch_qps", "cpu_qps"), np.median(rate, 0).tolist(), strict=True))
             if system != "ours":
                 ratio = np.median(rates["ours"] / rate, 0)
-                figures[system] |= {"qps_ratio": float(ratio[0]), "batch_ratio": float(ratio[1])}
+                figures[system] |= dict(zip(("qps_ratio", "batch_ratio", "cpu_ratio"), ratio.tolist(), strict=True))
         ours = processes["ours"]
         if kind == "hnsw":
             figures["ours"] |= excluding(world, ours, path, args.rounds)
@@ -188,12 +188,16 @@ def excluding(world: World, ours: Process, path: Path, rounds: int) -> dict[str,
     """p50 of single queries that exclude, over that of those that do not, and what they find."""
     out: dict[str, float] = {}
     for name, seen in world.excluded.items():
-        ratios = []
+        ratios, cpu = [], []
         for _ in range(rounds):
             without = ours("round", queries=EXCLUDING, batch=1)
-            ratios.append(ours("round", queries=EXCLUDING, batch=1, exclude=seen)["p50_us"] / without["p50_us"])
+            within = ours("round", queries=EXCLUDING, batch=1, exclude=seen)
+            ratios.append(within["p50_us"] / without["p50_us"])
+            cpu.append(within["cpu_us"] / without["cpu_us"])
         ours("found", queries=EXCLUDING, exclude=seen, path=str(path))
-        out |= {f"exclude_{name}": common.median(ratios), f"exclude_{name}_recall": world.recall(np.load(path), name)}
+        recall = world.recall(np.load(path), name)
+        out |= {f"exclude_{name}": common.median(ratios), f"exclude_{name}_recall": recall}
+        out[f"exclude_{name}_cpu"] = common.median(cpu)
     return out
 
 
@@ -241,7 +245,7 @@ def as_keys(figures: Figures, kind: str, items: int) -> dict[str, Any]:
         for name, value in of.items():
             names = [n for n in about if not ("ratio" in name and n == "faiss")]
             out["_".join([name, *names, str(items)])] = round(value, 4) if isinstance(value, float) else value
-            if name.startswith("exclude_") and not name.endswith("recall"):  # of the largest
+            if name.startswith("exclude_") and not name.endswith(("recall", "cpu")):  # of the largest
                 out[name.replace("_near", "_ratio", 1) if name == "exclude_near" else f"{name}_ratio"] = round(value, 4)
     if kind == "hnsw":
         out |= {f"ef_search_{items}": width_for(items), "links": LINKS, "ef_construction": BUILD}

@@ -216,7 +216,7 @@ class Lived:
         return float(np.quantile(wait[near], 0.999)), float(np.quantile(wait[~near], 0.999))
 
 
-async def live(folder: Path, items: int, share: float, changes: int, quiet_s: float) -> Lived:
+async def live(folder: Path, items: int, share: float, changes: int, quiet_s: float, turn_s: float = SWITCH_S) -> Lived:
     """So many changes of a share each, with a quiet time before, between and behind them."""
     indexes = Indexes(IndexConfig(), "cpu", folder / "indexes")
     serving = Serving(Words(), Trends(TrendsConfig()), "cpu", indexes, "catalog", Monitor())
@@ -227,7 +227,7 @@ async def live(folder: Path, items: int, share: float, changes: int, quiet_s: fl
     try:
         await serving.ready.wait()
         calm_collector()
-        sys.setswitchinterval(SWITCH_S)
+        sys.setswitchinterval(turn_s)
         with Asking(serving, people(items)) as asking:
             await asyncio.sleep(1)
             asking.answers.clear()
@@ -271,9 +271,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=0.1)
     parser.add_argument("--changes", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=30, help="quiet time before, between and behind changes")
+    parser.add_argument("--turn-ms", type=float, default=1e3 * SWITCH_S, help="how long a thread may keep Python")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        lived = asyncio.run(live(Path(folder), args.items, args.share, args.changes, args.seconds))
+        lived = asyncio.run(live(Path(folder), args.items, args.share, args.changes, args.seconds, args.turn_ms / 1e3))
     near, other = lived.p999()
     waits = np.array([a.wait for a in lived.answers])
     told = {
