@@ -75,7 +75,7 @@ class Index(Protocol):
         ...
 
     def stats(self) -> dict[str, Any]:
-        """kind, device, size, dim, and what else is known (a build's recall)."""
+        """kind, device, size, dim; recall, where it was measured, and why this kind, where it was chosen."""
         ...
 
 
@@ -93,11 +93,14 @@ def check(ids: Ids, vectors: Vectors, dim: int) -> tuple[Ids, Vectors]:
     return ids, vectors
 
 
-def places(ids: Ids, wanted: Ids) -> Ids:
-    """Where each wanted id stands among ids i64[n], which may hold -1 more than once; -1 where it does not."""
+def places(ids: Ids, wanted: Ids, order: Ids | None = None) -> Ids:
+    """Where each wanted id stands among ids i64[n], which may hold -1 more than once; -1 where it does not.
+
+    order: what sorts the ids, where that is known.
+    """
     if not len(ids):
         return np.full(len(wanted), -1, np.int64)
-    order = np.argsort(ids, kind="stable")
+    order = np.argsort(ids, kind="stable") if order is None else order
     place = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
     return np.where(ids[place] == wanted, place, -1)
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from index import base, gpu
 from index.base import Ids, Index, IndexFileError, Vectors
-from index.config import IndexConfig, Kind
+from index.config import NEEDS_MORE, IndexConfig, Kind
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.gpu import CagraIndex, GpuFlatIndex
@@ -31,6 +31,7 @@ PROBES, MEASURED_K = 64, 50
 KINDS: dict[str, type[FaissIndex]] = {
     kind.kind: kind for kind in (FlatIndex, GraphIndex, QuantisedIndex, GpuFlatIndex, CagraIndex)
 }
+Made = TypeVar("Made", bound=FaissIndex | ExactIndex)
 
 
 class Choice(NamedTuple):
@@ -44,22 +45,30 @@ def choose(n: int, device: str) -> Choice:
     """What `auto` takes for n vectors on "cpu", "cuda" or "cuda:N"."""
     if device != "cpu":
         if gpu.available():
-            return Choice("gpu-flat", f"a GPU compares all of {n:,} items")
-        return Choice("exact", f"torch compares all of {n:,} items on {device}: FAISS is not built for GPUs here")
+            return Choice("gpu-flat", "a GPU compares all items")
+        return Choice("exact", f"torch compares all items on {device}: FAISS is not built for GPUs here")
     if n < GRAPH_FROM:
         return Choice("flat", f"below {GRAPH_FROM:,} items, comparing all takes a CPU less than 2 ms")
     if n < QUANTISED_FROM:
-        return Choice("hnsw", f"{n:,} items are more than a CPU compares in 2 ms")
-    return Choice("ivf-pq", f"a graph of {n:,} items would take more than 4 GB")
+        return Choice("hnsw", f"{GRAPH_FROM:,} items or more are more than a CPU compares in 2 ms")
+    return Choice("ivf-pq", f"a graph of {QUANTISED_FROM:,} items or more would take more than 4 GB")
+
+
+def check(config: IndexConfig) -> None:
+    """Raises RuntimeError where the kind that is set cannot be had here; says what to install."""
+    if config.kind in NEEDS_MORE:
+        KINDS[config.kind](1)
 
 
 def build(
     ids: Ids, vectors: Vectors, device: str = "cpu", config: IndexConfig | None = None, before: Index | None = None
 ) -> Index:
-    """An index of vectors f32[N,d] under `ids`, its recall measured.
+    """An index of vectors f32[N,d] under `ids`, its recall measured. What is chosen is told, with the reason, where it
+    is not what was chosen for `before`.
 
-    before: an index of what was there before, from which this one is made where it is of the same kind. An approximate
-    index that finds too little gives way to comparing all.
+    before: an index of what was there before, from which this one is made where it is of the same kind; it is the same
+    where nothing has changed. One that has become too poor by changes is built anew; an approximate index that finds
+    too little all the same gives way to comparing all.
 
     Raises:
         IndexBuildError: even that falls short.
@@ -67,15 +76,18 @@ def build(
     """
     config = config or IndexConfig()
     kind, why = choose(len(ids), device) if config.kind == "auto" else (config.kind, "as set")
+    grown = _grown(kind, ids, vectors, before, config.recall)
     try:
-        found = _measured(_made(kind, ids, vectors, device, before), ids, vectors, config.recall)
+        found = grown or _measured(_made(kind, ids, vectors, device), ids, vectors, config.recall)
     except IndexBuildError as error:
         if kind in ("flat", "exact"):
             raise
         log.warning("%s is not used: %s; all items are compared", kind, error)
         kind, why = "flat", f"{kind} found too little"
         found = _measured(FlatIndex.of(ids, vectors), ids, vectors, config.recall)
-    log.debug("index of %d items: %s, %s", len(ids), kind, why)
+    found.why = why
+    if before is None or before.stats().get("why") != why:
+        log.info("%d items are indexed by %s: %s", len(ids), kind, why)
     return found
 
 
@@ -92,17 +104,29 @@ def opened(path: Path) -> Index | None:
     return kind.revived(saved) if kind is not None else None
 
 
-def _made(kind: Kind, ids: Ids, vectors: Vectors, device: str, before: Index | None) -> FaissIndex | ExactIndex:
+def _grown(kind: Kind, ids: Ids, vectors: Vectors, before: Index | None, least: float) -> FaissIndex | None:
+    """The index made from the one before it; None where there is none of its kind, or it then finds too little."""
+    if not (isinstance(before, FaissIndex) and before.kind == kind and before.dim == vectors.shape[1]):
+        return None
+    grown = before.updated(ids, vectors)
+    if grown is before and (before.recall or 0) >= least:
+        return grown
+    try:
+        return _measured(grown, ids, vectors, least)
+    except IndexBuildError as error:
+        log.info("%s is built anew, not from what was before: %s", kind, error)
+        return None
+
+
+def _made(kind: Kind, ids: Ids, vectors: Vectors, device: str) -> FaissIndex | ExactIndex:
     if kind == "exact":
         return ExactIndex.of(ids, vectors, device)
-    if isinstance(before, FaissIndex) and before.kind == kind and before.dim == vectors.shape[1]:
-        return before.updated(ids, vectors)
-    on_gpu = {"device": device} if issubclass(KINDS[kind], GpuFlatIndex) and device != "cpu" else {}
+    on_gpu = {"device": device} if kind in NEEDS_MORE and device != "cpu" else {}
     return KINDS[kind].of(ids, vectors, **on_gpu)
 
 
-def _measured(index: FaissIndex | ExactIndex, ids: Ids, vectors: Vectors, least: float) -> Index:
-    """The index, its recall of up to 50 neighbours of some of its own vectors known."""
+def _measured(index: Made, ids: Ids, vectors: Vectors, least: float) -> Made:
+    """The index, its recall of up to 50 neighbours of some of its own vectors known. Raises IndexBuildError."""
     probes = vectors[:: max(1, len(vectors) // PROBES)][:PROBES]
     index.recall = sufficient_recall(index, ExactIndex.of(ids, vectors), probes, MEASURED_K, least)
     return index

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Kind = Literal["auto", "exact", "flat", "hnsw", "ivf-pq", "gpu-flat", "cagra"]
+NEEDS_MORE: frozenset[Kind] = frozenset({"gpu-flat", "cagra"})
+"""Kinds that need a GPU, and a FAISS for it."""
 
 
 class IndexConfig(BaseModel):

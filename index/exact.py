@@ -1,12 +1,14 @@
 """Exact search with torch: one matmul, masks, topk. The reference that others are measured against.
 
-Not the fastest on a CPU, and without any structure that could miss a neighbour.
+Not the fastest on a CPU, and without any structure that could miss a neighbour. What must not be found is masked on the
+device, before the nearest are taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +17,9 @@ import torch
 
 from index import base
 from index.base import Ids, Vectors
+
+MOST_SCORES = 2**26
+"""Scores that are in memory at a time: 256 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +31,15 @@ class _Snapshot:
     ids: Ids
     vectors: torch.Tensor
 
+    @cached_property
+    def _order(self) -> Ids:
+        return np.argsort(self.ids, kind="stable")
+
+    def places(self, wanted: Ids) -> torch.Tensor:
+        """Where those of the wanted ids that there are stand, i64[m], on the device."""
+        at = base.places(self.ids, np.asarray(wanted, np.int64), self._order)
+        return torch.from_numpy(at[at >= 0]).to(self.vectors.device)
+
 
 class ExactIndex:
     """Every vector, compared with every query, on `device`."""
@@ -35,6 +49,7 @@ class ExactIndex:
     def __init__(self, dim: int, device: str = "cpu") -> None:
         self._device = device
         self.recall = 1.0
+        self.why = ""
         self._now = _Snapshot(np.zeros(0, np.int64), torch.zeros(0, dim, device=device))
 
     @classmethod
@@ -67,18 +82,26 @@ class ExactIndex:
     def search(
         self, vectors: Vectors, k: int, exclude: Sequence[Ids] | None = None, allow: Ids | None = None
     ) -> tuple[Vectors, Ids]:
-        now = self._now
-        query = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(self._device)
-        scores = query @ now.vectors.T
+        now, query = self._now, np.ascontiguousarray(vectors, np.float32)
+        out_scores = np.full((len(query), k), -np.inf, np.float32)
+        out_ids = np.full((len(query), k), -1, np.int64)
+        forbidden = None
         if allow is not None:
-            scores[:, torch.from_numpy(~np.isin(now.ids, allow)).to(self._device)] = -torch.inf
-        for row, ids in enumerate(exclude or ()):
-            scores[row, torch.from_numpy(np.isin(now.ids, ids)).to(self._device)] = -torch.inf
-        top, at = scores.topk(min(k, len(now.ids)), dim=1)
-        out_scores = np.full((len(vectors), k), -np.inf, np.float32)
-        out_ids = np.full((len(vectors), k), -1, np.int64)
-        out_scores[:, : top.shape[1]] = top.cpu().numpy()
-        out_ids[:, : top.shape[1]] = now.ids[at.cpu().numpy()]
+            forbidden = torch.ones(len(now.ids), dtype=torch.bool, device=self._device)
+            forbidden[now.places(allow)] = False
+        step = max(1, MOST_SCORES // max(len(now.ids), 1))
+        for first in range(0, len(query), step):
+            part = slice(first, first + step)
+            scores = torch.from_numpy(query[part]).to(self._device) @ now.vectors.T
+            if forbidden is not None:
+                scores.masked_fill_(forbidden, -torch.inf)
+            if exclude:
+                hidden = [now.places(ids) for ids in exclude[part]]
+                rows = torch.repeat_interleave(torch.tensor([len(at) for at in hidden]))
+                scores[rows.to(self._device), torch.cat(hidden)] = -torch.inf
+            top, at = scores.topk(min(k, len(now.ids)), dim=1)
+            out_scores[part, : top.shape[1]] = top.cpu().numpy()
+            out_ids[part, : top.shape[1]] = now.ids[at.cpu().numpy()]
         out_ids[np.isneginf(out_scores)] = -1
         return out_scores, out_ids
 
@@ -92,4 +115,5 @@ class ExactIndex:
         return cls.of(saved.ids[alive], saved.vectors[alive])
 
     def stats(self) -> dict[str, Any]:
-        return {"kind": self.kind, "device": self._device, "size": len(self), "dim": self.dim, "recall": self.recall}
+        known = {"kind": self.kind, "device": self._device, "size": len(self), "dim": self.dim}
+        return {**known, "recall": self.recall, "why": self.why}

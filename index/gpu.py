@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index.base import Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of
+from index.library import faiss
 
 MOST = 2048
 """Neighbours that a structure on a GPU returns at most."""
+TEMPORARY = 256 << 20
+"""Bytes on a GPU that a structure has for its searches."""
 GRAPH_FROM = 1024
 """Vectors that CAGRA needs; fewer are compared."""
 
@@ -38,7 +40,6 @@ class GpuFlatIndex(FaissIndex):
                 f"no FAISS for {device!r}: install {self.package} in place of faiss-cpu, or use device 'cpu'"
             )
         self.device = device
-        self._resources = faiss.StandardGpuResources()  # pyright: ignore[reportAttributeAccessIssue]
         super().__init__(dim)
 
     @property
@@ -46,7 +47,7 @@ class GpuFlatIndex(FaissIndex):
         return int(self.device.partition(":")[2] or 0)
 
     def _built(self, vectors: Vectors) -> Any:
-        return faiss.index_cpu_to_gpu(self._resources, self._number, flat_of(vectors))  # pyright: ignore[reportAttributeAccessIssue]
+        return faiss.index_cpu_to_gpu(_resources(), self._number, flat_of(vectors))  # pyright: ignore[reportAttributeAccessIssue]
 
     def _grown(self, now: Snapshot, vectors: Vectors) -> Any:
         return self._built(np.concatenate([now.vectors, vectors]))
@@ -71,6 +72,15 @@ class CagraIndex(GpuFlatIndex):
             return super()._built(vectors)
         config = faiss.GpuIndexCagraConfig()  # pyright: ignore[reportAttributeAccessIssue]
         config.device = self._number
-        graph = faiss.GpuIndexCagra(self._resources, vectors.shape[1], faiss.METRIC_INNER_PRODUCT, config)  # pyright: ignore[reportAttributeAccessIssue]
+        graph = faiss.GpuIndexCagra(_resources(), vectors.shape[1], faiss.METRIC_INNER_PRODUCT, config)  # pyright: ignore[reportAttributeAccessIssue]
         graph.train(np.ascontiguousarray(vectors))
         return graph
+
+
+def _resources() -> Any:
+    """A structure's own: one is searched while the next is built on another thread, and FAISS has them not shared by
+    two. With a part of the memory that they take unless told, since two are alive then.
+    """
+    resources = faiss.StandardGpuResources()  # pyright: ignore[reportAttributeAccessIssue]
+    resources.setTempMemory(TEMPORARY)
+    return resources

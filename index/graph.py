@@ -5,29 +5,37 @@ Where a CPU has many vectors: it looks at a few thousand of a million. It may mi
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of, stored
+from index.library import faiss
 
-LINKS, BUILD, SEARCH = 32, 80, 128
-"""Neighbours a vector is linked to; how many candidates are kept when it is put in, and at least when one is sought."""
+LINKS, BUILD = 32, 80
+"""Neighbours a vector is linked to, and how many candidates are kept when it is put in."""
+SEARCH = {0: 128, 500_000: 192}
+"""How many candidates are kept at least when one is sought, from so many vectors on."""
 COMPARE_FROM = 8
 """A graph that is asked for more than an eighth of what it has is slower than comparing all."""
 
 
 class GraphIndex(FaissIndex):
-    """HNSW on the CPU. links, build, search: FAISS's M, efConstruction and efSearch."""
+    """HNSW on the CPU. links, build, search: FAISS's M, efConstruction and efSearch, the last by the number of vectors
+    where it is not given.
+    """
 
     kind = "hnsw"
 
-    def __init__(self, dim: int, links: int = LINKS, build: int = BUILD, search: int = SEARCH) -> None:
-        self._links, self._build, self._search = links, build, search
+    def __init__(self, dim: int, links: int = LINKS, build: int = BUILD, search: int | None = None) -> None:
+        self._links, self._build, self.search_width = links, build, search
         super().__init__(dim)
+
+    def _looked_at(self, n: int) -> int:
+        return self.search_width or width_for(n)
 
     def _built(self, vectors: Vectors) -> Any:
         graph = faiss.IndexHNSWFlat(vectors.shape[1], self._links, faiss.METRIC_INNER_PRODUCT)
@@ -40,10 +48,10 @@ class GraphIndex(FaissIndex):
         return stored(faiss.downcast_index(structure.storage))
 
     def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
-        if fetch * COMPARE_FROM > len(now.ids) and fetch > self._search:
+        least = self._looked_at(len(now.ids))
+        if fetch * COMPARE_FROM > len(now.ids) and fetch > least:
             return compared(now, query, fetch)
-        wide = faiss.SearchParametersHNSW(efSearch=max(self._search, fetch))  # pyright: ignore[reportAttributeAccessIssue]
-        return now.structure.search(query, fetch, params=wide)
+        return now.structure.search(query, fetch, params=_wide(max(least, fetch)))
 
     def _structure_bytes(self, now: Snapshot) -> Bytes:
         writer = faiss.VectorIOWriter()  # pyright: ignore[reportAttributeAccessIssue]
@@ -59,3 +67,14 @@ class GraphIndex(FaissIndex):
         flat.this.disown()
         held = stored(flat)
         return Snapshot(saved.ids, saved.vectors if held is None else held, graph)
+
+
+def width_for(n: int) -> int:
+    """efSearch for n vectors."""
+    return max(width for least, width in SEARCH.items() if n >= least)
+
+
+@lru_cache
+def _wide(search: int) -> Any:
+    """A search that keeps so many candidates."""
+    return faiss.SearchParametersHNSW(efSearch=search)  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,15 +17,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
+from index.library import faiss
 
 SPARE = 16
-"""Neighbours that are asked for beyond k where some are masked."""
+"""Neighbours that are asked for beyond k where some are masked, at least; or half as many again."""
 GROWTH = 4
+FEW_ALLOWED = 8
+"""Where fewer than an eighth may be found, these are compared, and the structure is not asked."""
 DEAD_SHARE = 0.125
 """Removed vectors that a structure may hold before it is built anew."""
 
@@ -44,6 +46,24 @@ class Snapshot:
     def alive(self) -> int:
         return int((self.ids != -1).sum())
 
+    @cached_property
+    def _order(self) -> Ids:
+        return np.argsort(self.ids, kind="stable")
+
+    def places(self, wanted: Ids) -> Ids:
+        """Where each wanted id stands, i64[m]; -1 where it does not."""
+        return base.places(self.ids, wanted, self._order)
+
+    def only(self, allowed: Ids) -> Snapshot:
+        """The same without what is not allowed: the few that are allowed, or all with the others as if removed."""
+        at = self.places(allowed[allowed != -1])
+        at = np.unique(at[at >= 0])
+        if len(at) * FEW_ALLOWED < len(self.ids):
+            return Snapshot(self.ids[at], self.vectors[at], None)
+        ids = np.full_like(self.ids, -1)
+        ids[at] = self.ids[at]
+        return replace(self, ids=ids)
+
 
 class FaissIndex(ABC):
     """Vectors by id, searched through a FAISS structure."""
@@ -53,6 +73,7 @@ class FaissIndex(ABC):
 
     def __init__(self, dim: int) -> None:
         self.recall: float | None = None
+        self.why = ""
         self._dim = dim
         self._now = self._snapshot(np.zeros(0, np.int64), np.zeros((0, dim), np.float32))
 
@@ -66,6 +87,11 @@ class FaissIndex(ABC):
     @property
     def dim(self) -> int:
         return self._dim
+
+    @property
+    def structure(self) -> Any:
+        """FAISS's own, as it is now; not to be changed."""
+        return self._now.structure
 
     def __len__(self) -> int:
         return self._now.alive
@@ -81,12 +107,16 @@ class FaissIndex(ABC):
         return before - len(self)
 
     def updated(self, ids: Ids, vectors: Vectors) -> Self:
-        """An index of exactly these vectors; this one stays as it is. What has not changed is not put in again."""
+        """An index of exactly these vectors: this one where it has them. Else this one stays as it is, and what has not
+        changed is not put in again.
+        """
         ids, vectors = base.check(ids, vectors, self.dim)
         now = self._now
-        place = base.places(now.ids, ids)
+        place = now.places(ids)
         kept = place >= 0
         kept[kept] = _equal(now.vectors, place[kept], vectors[kept])
+        if kept.all() and len(kept) == now.alive:
+            return self
         other = copy(self)
         other.recall = None
         other._now = self._changed(now, ids[~kept], vectors[~kept], gone=np.setdiff1d(now.ids, ids[kept]))
@@ -95,25 +125,33 @@ class FaissIndex(ABC):
     def search(
         self, vectors: Vectors, k: int, exclude: Sequence[Ids] | None = None, allow: Ids | None = None
     ) -> tuple[Vectors, Ids]:
-        now, found = self._now, self._found
-        if allow is not None:
-            keep = np.isin(now.ids, allow[allow != -1])
-            now, found = Snapshot(now.ids[keep], now.vectors[keep], None), compared
-        query, excluded = np.ascontiguousarray(vectors, np.float32), list(exclude or ())
+        now, query = self._now, np.ascontiguousarray(vectors, np.float32)
+        if not exclude and allow is None and k <= len(now.ids) == now.alive:
+            scores, at = self._found(now, query, k)
+            if at.size and at.min() >= 0:
+                return scores, now.ids[at]
+        excluded = [np.sort(ids) for ids in exclude or ()]
+        return self._masked(now if allow is None else now.only(np.asarray(allow, np.int64)), query, k, excluded)
+
+    def _masked(self, now: Snapshot, query: Vectors, k: int, excluded: Sequence[Ids]) -> tuple[Vectors, Ids]:
+        """`search`, where something may not be found. excluded: ascending."""
+        found = compared if now.structure is None else self._found
         scores = np.full((len(query), k), -np.inf, np.float32)
         ids = np.full((len(query), k), -1, np.int64)
-        masked = max(map(len, excluded), default=0) + len(now.ids) - now.alive
-        enough = min(k + masked, len(now.ids))
-        rows, fetch = np.arange(len(query)), min(k + min(masked, SPARE), len(now.ids))
+        n, most = len(now.ids), max(map(len, excluded), default=0)
+        enough = min(k + most + n - now.alive, n)
+        fetch = (k + min(most, max(SPARE, k // 2))) * n // max(now.alive, 1) + 1
+        rows, fetch, wide = np.arange(len(query)), min(fetch, enough), self._looked_at(n)
         while len(rows) and fetch:
             near, at = found(now, query[rows], fetch)
             names = np.where(at >= 0, now.ids[at], -1)
-            for row, number in enumerate(rows.tolist() if excluded else ()):
-                names[row, np.isin(names[row], excluded[number])] = -1
+            for row, number in enumerate(rows.tolist() if most else ()):
+                names[row, _among(names[row], excluded[number])] = -1
             scores[rows], ids[rows] = _nearest(near, names, k)
             left = (names != -1).sum(1)
             if fetch < enough:
-                rows, fetch = rows[left < min(k, now.alive)], min(fetch * GROWTH, enough)
+                rows, grown = rows[left < min(k, now.alive)], wide if fetch < wide else fetch * GROWTH
+                fetch = grown if 2 * grown < enough else enough
             elif found is not compared:  # the structure has no more to give
                 rows, found = rows[left == 0], compared
             else:
@@ -141,9 +179,14 @@ class FaissIndex(ABC):
         return index
 
     def stats(self) -> dict[str, Any]:
-        return {"kind": self.kind, "device": self.device, "size": len(self), "dim": self.dim, "recall": self.recall}
+        known = {"kind": self.kind, "device": self.device, "size": len(self), "dim": self.dim}
+        return {**known, "recall": self.recall, "why": self.why}
 
     # What a structure is
+
+    def _looked_at(self, n: int) -> int:
+        """Neighbours that a search of n vectors looks at in any case, however few are asked for."""
+        return 0
 
     @abstractmethod
     def _built(self, vectors: Vectors) -> Any:
@@ -226,10 +269,20 @@ def compared(now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
     return faiss.knn(query, np.ascontiguousarray(now.vectors), fetch, metric=faiss.METRIC_INNER_PRODUCT)
 
 
+def _among(ids: Ids, ascending: Ids) -> np.ndarray:
+    """bool[n]: which of ids i64[n] are among others, which are in order."""
+    if not len(ascending):
+        return np.zeros(len(ids), bool)
+    return ascending[np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)] == ids
+
+
 def _nearest(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
     """Moves masked entries (-1) behind the others, keeping order, and cuts or pads to k."""
-    order = np.argsort(ids == -1, axis=1, kind="stable")[:, :k]
-    ids, scores = np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1)
-    scores = np.where(ids == -1, np.float32(-np.inf), scores)
+    there = ids != -1
+    order = np.argsort(~there, axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(ids))[:, None]
+    ids, scores = ids[rows, order], np.where(there[rows, order], scores[rows, order], np.float32(-np.inf))
+    if ids.shape[1] == k:
+        return scores, ids
     pad = ((0, 0), (0, k - ids.shape[1]))
     return np.pad(scores, pad, constant_values=-np.inf), np.pad(ids, pad, constant_values=-1)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of
+from index.library import faiss
 
 DIMENSIONS_A_BYTE = 4
 RESCORED, LEAST_RESCORED = 8, 512
 """Candidates that are compared exactly: so many times what is asked for, and at least so many."""
+PROBES = 0.05
+"""Share of the lists that is searched."""
 TRAINED_FROM = 10_000
 """Vectors below which there is nothing to quantise: all are compared."""
 SAMPLE = 64
@@ -31,7 +33,7 @@ class QuantisedIndex(FaissIndex):
 
     kind = "ivf-pq"
 
-    def __init__(self, dim: int, probes: float = 0.05) -> None:
+    def __init__(self, dim: int, probes: float = PROBES) -> None:
         self._probes = probes
         super().__init__(dim)
 
@@ -39,7 +41,7 @@ class QuantisedIndex(FaissIndex):
         n, dim = vectors.shape
         if n < TRAINED_FROM:
             return flat_of(vectors)
-        lists = int(2 * n**0.5)
+        lists = lists_for(n)
         parts = max(part for part in range(1, dim // DIMENSIONS_A_BYTE + 1) if dim % part == 0) if dim >= 4 else 1
         centres: Any = faiss.IndexFlatIP(dim)
         structure = faiss.IndexIVFPQ(centres, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
@@ -69,3 +71,8 @@ class QuantisedIndex(FaissIndex):
 
     def _revived(self, saved: base.Saved, structure: Bytes) -> Snapshot:
         return Snapshot(saved.ids, saved.vectors, faiss.deserialize_index(structure))
+
+
+def lists_for(n: int) -> int:
+    """How many lists n vectors are in."""
+    return int(2 * n**0.5)

@@ -135,11 +135,12 @@ class Reasoner:
 
     def __init__(self, catalog: Catalog) -> None:
         names: dict[str, int] = {}
-        pairs = [(i, names.setdefault(c, len(names))) for i, cs in enumerate(catalog.categories) for c in cs]
-        at = np.array(pairs, np.int64).reshape(-1, 2)
+        # no list of pairs: while numpy reads one, no other thread gets the interpreter
+        kind = np.fromiter((names.setdefault(c, len(names)) for cs in catalog.categories for c in cs), np.int64)
+        item = np.repeat(np.arange(len(catalog)), np.fromiter(map(len, catalog.categories), np.int64, len(catalog)))
         shape = (len(catalog), len(names))
         self._names = list(names)
-        self._member: Any = sparse.csr_array((np.ones(len(at), np.float32), (at[:, 0], at[:, 1])), shape=shape)
+        self._member: Any = sparse.csr_array((np.ones(len(kind), np.float32), (item, kind)), shape=shape)
         self._catalog = catalog
 
     def tastes(

@@ -100,6 +100,7 @@ class Outlet:
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
             "variants": served.named() if served else {},
+            "index": served.first.index.index.stats() if served else None,
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),
             **({"reacted": len(self.reactions)} if self.reactions is not None else {}),

@@ -95,6 +95,7 @@ class Serving:
         self._catalog_topic = catalog_topic
         self._monitor = monitor
         self._items: dict[str, Item] = {}
+        self._read: tuple[Catalog, np.ndarray] | None = None
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
         self._releases: dict[str, Release] = {}
@@ -225,8 +226,8 @@ class Serving:
         before: Lineup | None,
     ) -> Lineup:
         """On the builder thread: vectors, indexes, engines and scores of one catalogue version and its releases."""
-        catalog = Catalog.build(items, version)
-        texts = self._encoder.encode([items[item].text_for_encoder() for item in catalog.ids])
+        catalog = Catalog.build(items if before is None else in_order(items, before.catalog.ids), version)
+        texts = self._texts(catalog)
         models = self._models(releases, catalog, texts, self._online(catalog, snapshot), before)
         made: list[tuple[dict[str, Any], Served]] = []
         served: dict[str, Served] = {}
@@ -294,6 +295,23 @@ class Serving:
             return None
         return self._served(last.name, catalog, texts, last.engine.given, online, last.weights)
 
+    def _texts(self, catalog: Catalog) -> np.ndarray:
+        """Text vectors f32[N,P] of a catalogue. Only texts that the last one did not have are encoded: looking all up
+        again would take the interpreter from those who make lists meanwhile.
+        """
+        if self._read is None:
+            vectors = self._encoder.encode(catalog.texts)
+        else:
+            before, known = self._read
+            rows = before.index_of(catalog.hashes)
+            texts, were = catalog.texts, before.texts
+            new = [n for n, row in enumerate(rows.tolist()) if row < 0 or were[row] != texts[n]]
+            vectors = known[rows] if len(known) else np.zeros((len(rows), known.shape[1]), np.float32)
+            if new:
+                vectors[new] = self._encoder.encode([texts[n] for n in new])
+        self._read = catalog, vectors
+        return vectors
+
     def _served(
         self,
         name: str,
@@ -349,6 +367,13 @@ class Serving:
         now = int(counts.item_bucket.max(initial=0))
         params = OnlineParams(bucket_ms=self._trends.config.bucket_ms, kin=self._trends.config.kin)
         return OnlineScores.build(catalog, counts, now, params).prepared()
+
+
+def in_order(items: dict[str, Item], known: Sequence[str]) -> dict[str, Item]:
+    """The same, those that are known first and as they are there. What is nearly in order is sorted at once; while a
+    million names are that are not, no other thread gets the interpreter.
+    """
+    return {name: items[name] for name in known if name in items} | items
 
 
 def leave_a_core() -> None:

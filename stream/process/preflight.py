@@ -1,11 +1,15 @@
-"""What is made sure of before a worker starts: topics that fit together, and a state that is theirs.
+"""What is made sure of before a worker starts: an index that can be had, topics that fit together, and a state
+that is theirs.
 
 Nothing here looks into the state or the events; shapes are `stream.kafka.topics`', origins `stream.process.origin`'s.
 """
 
 from __future__ import annotations
 
-from stream.errors import StateError
+from importlib.util import find_spec
+
+from index.config import NEEDS_MORE
+from stream.errors import ConfigError, StateError
 from stream.kafka.clients import consumer, producer
 from stream.kafka.debts import offsets
 from stream.kafka.follow import newest
@@ -19,8 +23,9 @@ async def ready_to_start(settings: Settings) -> int:
     """`check`, and that the state was kept over these very topics; one that begins now is bound to them.
 
     Raises:
-        BrokerUnavailable, TopicError, StateError: with the remedy.
+        ConfigError, BrokerUnavailable, TopicError, StateError: with the remedy.
     """
+    check_index(settings)
     count = await check(settings)
     if settings.role == "recommend":  # it keeps no state
         return count
@@ -59,6 +64,23 @@ async def check(settings: Settings) -> int:
         alike,
         [topics.catalog, topics.users, topics.release, topics.control, topics.origin(state)],
     )
+
+
+def check_index(settings: Settings) -> None:
+    """Raises ConfigError where there is no FAISS, or not what the kind of index that is set needs."""
+    if settings.role == "ingest":
+        return
+    if find_spec("faiss") is None:
+        raise ConfigError("FAISS is not installed", "pip install 'eddyline[cpu]', or [gpu] or [cuvs] in its place")
+    if settings.index.kind not in NEEDS_MORE:
+        return
+    from index.choose import check as check_kind  # FAISS and torch are behind it
+
+    try:
+        check_kind(settings.index)
+    except RuntimeError as error:
+        remedy = "do so, or set index.kind to 'auto', which takes what can be had"
+        raise ConfigError(f"index.kind is {settings.index.kind!r}: {error}", remedy) from error
 
 
 async def _refuse_lost_records(settings: Settings) -> None:

@@ -36,9 +36,10 @@ STOP_TIMEOUT_S = 12.0
 grants. A stop that takes longer is cut short, and what was not committed is read again.
 """
 
-SWITCH_S = 0.0005
-"""How long a thread may keep Python to itself. By default it is ten times that, for which every event, and every
-acknowledgement, would wait while a list is being made.
+SWITCH_S = 0.0001
+"""How long a thread may keep Python to itself. By default it is fifty times that, for which every event, and every
+acknowledgement, would wait while a list is being made; and each of the steps by which lists are made, while a catalogue
+is built.
 """
 
 

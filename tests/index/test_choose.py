@@ -7,7 +7,7 @@ import pytest
 
 from index import choose, gpu
 from index.choose import build, opened
-from index.config import IndexConfig
+from index.config import NEEDS_MORE, IndexConfig
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.graph import GraphIndex
@@ -34,7 +34,7 @@ def some(n=400, dim=16):
 def test_the_kind_follows_from_how_many_there_are_and_where_and_says_why(n, device, kind):
     chosen = choose.choose(n, device)
     assert chosen.kind == kind
-    assert "comparing all" in chosen.why or f"{n:,}" in chosen.why
+    assert any(said in chosen.why for said in ("comparing all", "compares all", f"{max(n, 50_000):,} items"))
 
 
 def test_where_faiss_can_use_a_gpu_it_compares_all_of_them(monkeypatch):
@@ -90,6 +90,47 @@ def test_a_build_goes_on_from_what_was_there_before():
     assert isinstance(before, GraphIndex) and isinstance(after, GraphIndex)
     assert after._now.structure is before._now.structure and (len(before), len(after)) == (400, 395)
     assert isinstance(build(ids, vectors, before=before), FlatIndex)
+
+
+def test_a_choice_is_told_once_and_known_from_then_on(caplog):
+    ids, vectors = some()
+    with caplog.at_level(logging.INFO):
+        index = build(ids, vectors)
+        for gone in range(1, 4):
+            index = build(ids[gone:], vectors[gone:], before=index)
+    assert [r.getMessage() for r in caplog.records] == [f"400 items are indexed by flat: {index.stats()['why']}"]
+    assert index.stats()["why"] == choose.choose(397, "cpu").why
+    with caplog.at_level(logging.INFO):
+        build(ids, vectors, config=IndexConfig(kind="hnsw"), before=index)
+    assert caplog.records[-1].getMessage() == "400 items are indexed by hnsw: as set"
+
+
+def test_what_has_not_changed_is_the_same_index():
+    ids, vectors = some()
+    config = IndexConfig(kind="hnsw")
+    before = build(ids, vectors, config=config)
+    order = np.random.default_rng(2).permutation(len(ids))
+    assert build(ids[order], vectors[order], config=config, before=before) is before
+
+
+def test_a_graph_that_changes_have_made_too_poor_is_built_anew_before_all_are_compared(monkeypatch, caplog):
+    ids, vectors = some(3000, 32)
+    config = IndexConfig(kind="hnsw")
+    before = _Poor.of(ids, vectors)
+    with caplog.at_level(logging.INFO):
+        index = build(ids[5:], vectors[5:], config=config, before=before)
+    assert type(index) is GraphIndex and index.stats()["recall"] > 0.95
+    assert "hnsw is built anew, not from what was before: recall@50 is" in caplog.text
+
+
+def test_kinds_that_need_a_gpu_are_known_before_anything_is_built(monkeypatch):
+    for kind in ("auto", "exact", "flat", "hnsw", "ivf-pq"):
+        choose.check(IndexConfig(kind=kind))
+    for kind in NEEDS_MORE:
+        assert kind in choose.KINDS
+        if not gpu.available():
+            with pytest.raises(RuntimeError, match="install faiss-gpu"):
+                choose.check(IndexConfig(kind=kind))
 
 
 def test_a_saved_index_is_opened_as_what_it_was_and_a_damaged_one_is_told_of(tmp_path, caplog):

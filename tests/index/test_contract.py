@@ -5,19 +5,38 @@ import threading
 import faiss
 import numpy as np
 import pytest
+import torch
 
-from index import quantised
+from index import exact, gpu, quantised
 from index.base import IndexFileError
 from index.exact import ExactIndex
 from index.flat import FlatIndex
+from index.gpu import CagraIndex, GpuFlatIndex
 from index.graph import GraphIndex
 from index.held import FaissIndex, use_threads
 from index.quantised import QuantisedIndex
 from index.recall import recall_at_k
 
-KINDS = [ExactIndex, FlatIndex, GraphIndex, QuantisedIndex]
+
+class OnDevice(ExactIndex):
+    """The reference, where its vectors are on a GPU."""
+
+    def __init__(self, dim: int, device: str = "cuda") -> None:
+        super().__init__(dim, device)
+
+    @classmethod
+    def of(cls, ids, vectors, device="cuda"):
+        return super().of(ids, vectors, device)
+
+
+HERE = [ExactIndex, FlatIndex, GraphIndex, QuantisedIndex]
+NO_GPU = pytest.mark.skipif(not gpu.available(), reason="FAISS has no GPU here")
+NO_CAGRA = pytest.mark.skipif(not (gpu.available() and hasattr(faiss, "GpuIndexCagra")), reason="FAISS has no CAGRA")
+NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no GPU here")
+ON_GPU = [pytest.param(GpuFlatIndex, marks=NO_GPU), pytest.param(CagraIndex, marks=NO_CAGRA)]
+KINDS = [*HERE, *ON_GPU, pytest.param(OnDevice, marks=NO_CUDA)]
 EVERY = pytest.mark.parametrize("kind", KINDS)
-FAISS = pytest.mark.parametrize("kind", KINDS[1:])
+FAISS = pytest.mark.parametrize("kind", [*HERE[1:], *ON_GPU])
 AXES = np.eye(3, dtype=np.float32)
 IDS = np.array([10, 20, 30])
 
@@ -133,7 +152,8 @@ def test_a_damaged_or_foreign_file_is_named(kind, tmp_path):
 @EVERY
 def test_stats_say_what_it_is(kind):
     stats = filled(kind).stats()
-    assert (stats["size"], stats["dim"], stats["device"]) == (3, 3, "cpu")
+    assert (stats["size"], stats["dim"]) == (3, 3)
+    assert stats["device"] == ("cpu" if kind in HERE else "cuda")
 
 
 @EVERY
@@ -189,6 +209,39 @@ def test_behind_what_is_excluded_the_next_are_found(kind, small_lists):
 
 
 @FAISS
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.6])
+def test_of_those_that_are_allowed_the_nearest_are_found_few_or_many(kind, share, small_lists):
+    vectors = crowd()
+    ids = np.arange(len(vectors)) + 7
+    allowed = np.random.default_rng(4).choice(ids, int(share * len(ids)), replace=False)
+    allow = np.concatenate([allowed, allowed[:5], [-1, 2, 99_999]])  # some twice, some unknown
+    index, reference, queries = kind.of(ids, vectors), ExactIndex.of(ids, vectors), vectors[::300]
+    nearest = list(reference.search(queries, 5)[1])
+    for exclude in (None, nearest):
+        found, wanted = index.search(queries, 10, exclude, allow)[1], reference.search(queries, 10, exclude, allow)[1]
+        assert np.isin(found, allowed).all()
+        assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]) > 0.9
+
+
+@EVERY
+def test_what_was_removed_is_not_found_though_it_is_allowed(kind):
+    index = filled(kind)
+    index.remove(np.array([20]))
+    assert index.search(ask(3, 2, 1), 3, allow=np.array([10, 20]))[1].tolist() == [[10, -1, -1]]
+    assert index.search(ask(3, 2, 1), 2, allow=np.array([], int))[1].tolist() == [[-1, -1]]
+
+
+def test_the_reference_compares_part_after_part_where_scores_would_fill_the_memory(monkeypatch):
+    vectors, ids = crowd(), np.arange(3000)
+    index, queries = ExactIndex.of(ids, vectors), vectors[:50]
+    exclude = [np.array([n, n + 1]) for n in range(50)]
+    whole = index.search(queries, 5, exclude, ids[::2])
+    monkeypatch.setattr(exact, "MOST_SCORES", 7 * len(ids))
+    parts = index.search(queries, 5, exclude, ids[::2])
+    assert np.array_equal(whole[1], parts[1]) and np.allclose(whole[0], parts[0])
+
+
+@FAISS
 def test_whatever_is_left_is_found_however_much_is_excluded(kind, small_lists):
     vectors = crowd(1500)
     index = kind.of(np.arange(1500), vectors)
@@ -234,7 +287,7 @@ def test_what_was_removed_stays_away_through_a_file(kind, small_lists, tmp_path)
     index = kind.of(np.arange(3000), vectors)
     index.remove(np.arange(60))
     index.save(tmp_path / "items.index")
-    for other in KINDS:
+    for other in HERE:
         loaded = other.load(tmp_path / "items.index")
         assert len(loaded) == 2940
         assert not np.isin(loaded.search(vectors[:60], 20)[1], np.arange(60)).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from index.config import IndexConfig
 from index.graph import GraphIndex
 from model.catalog import Catalog, Item
-from stream.lists.indexes import KEEP_EVERY_S, Indexes
+from stream.lists.indexes import DROP_AFTER_S, KEEP_EVERY_S, Indexes
 
 GRAPH = IndexConfig(kind="hnsw")
 
@@ -103,6 +104,43 @@ def test_it_is_kept_once_in_a_while_and_only_where_building_takes_long(tmp_path:
     Indexes(IndexConfig(), "cpu", tmp_path / "flat").of("m", *catalogue(named(0, 300)))
     Indexes(IndexConfig(kind="hnsw", keep=False), "cpu", tmp_path / "flat").of("m", *catalogue(named(0, 300)))
     assert not (tmp_path / "flat").exists()
+
+
+def test_a_start_from_what_was_kept_writes_nothing(tmp_path: Path) -> None:
+    Indexes(GRAPH, "cpu", tmp_path).of("m@1", *catalogue(named(0, 300)))
+    (file,) = tmp_path.iterdir()
+    before = file.read_bytes()
+    file.chmod(0o444)
+    found = Indexes(GRAPH, "cpu", tmp_path).of("m@1", *catalogue(named(0, 300)))
+    assert [f.name for f in tmp_path.iterdir()] == [file.name] and file.read_bytes() == before
+    assert found.index.stats()["recall"] == 1.0
+
+
+def test_a_file_goes_a_day_after_its_model_was_last_served_and_no_sooner(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now = 1_800_000_000.0
+    indexes = Indexes(GRAPH, "cpu", tmp_path, clock)
+    for name in ("old@1", "back@2", "new@3"):
+        indexes.of(name, *catalogue(named(0, 300)))
+        os.utime(indexes._file(name), (clock.now, clock.now))
+    partial = tmp_path / "old@1.index.77.partial"
+    partial.write_bytes(b"half")
+    os.utime(partial, (clock.now, clock.now))
+    (tmp_path / "something else").write_text("not ours")
+    clock.now += DROP_AFTER_S - 1
+    indexes.forget_all_but({"new@3"})
+    assert len(list(tmp_path.iterdir())) == 5
+    indexes.of("back@2", *catalogue(named(0, 300)))  # rolled back: used again
+    clock.now += 2
+    indexes.forget_all_but({"new@3"})
+    assert {f.name for f in tmp_path.iterdir()} == {"back@2.index", "new@3.index", "something else"}
+
+
+def test_a_file_of_a_kind_that_is_not_served_any_more_is_removed(tmp_path: Path) -> None:
+    Indexes(GRAPH, "cpu", tmp_path).of("m@1", *catalogue(named(0, 300)))
+    assert len(list(tmp_path.iterdir())) == 1
+    Indexes(IndexConfig(kind="flat"), "cpu", tmp_path).of("m@1", *catalogue(named(0, 300)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(
