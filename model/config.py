@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.exposure import ExposureConfig
 from model.history import WINDOW
@@ -63,6 +63,20 @@ class ContinualConfig(BaseModel):
     held_out: float = Field(default=0.25, gt=0, lt=1, description="share of the new events, the last, that choose")
 
 
+class AdaptConfig(BaseModel):
+    """How the text encoder is adapted to what is offered here (`train --adapt-texts`); see `adapt.py`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = False
+    steps: int = Field(default=300, ge=1)
+    pairs: int = Field(default=64, ge=2, description="pairs of items per step, each against the others")
+    within: int = Field(default=5, ge=1, description="an item goes with one of so many that its user met before")
+    rank: int = Field(default=8, ge=1, description="of what is learned beside each layer")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    temperature: float = Field(default=0.05, gt=0)
+
+
 class TrainConfig(BaseModel):
     """How to train. The defaults were chosen on MovieLens-100K, the last part before the test in time order."""
 
@@ -89,6 +103,7 @@ class TrainConfig(BaseModel):
     validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
     refit: bool = Field(default=True, description="train again on all events at the end")
     continual: ContinualConfig = ContinualConfig()
+    adapt: AdaptConfig = AdaptConfig()
     seen: Seen = Field(
         default="exclude", description="allow: learn to come back, and fit how much that weighs; default: as in [rank]"
     )
@@ -98,6 +113,12 @@ class TrainConfig(BaseModel):
     seed: int = 0
     device: str = "cpu"
     action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")
+
+    @model_validator(mode="after")
+    def _texts_are_berts(self) -> TrainConfig:
+        if self.adapt.enabled and self.model.texts != "bert":
+            raise ValueError(f"adapt is of BERT, and texts are read by {self.model.texts}: leave one of the two out")
+        return self
 
 
 Value = bool | int | float | str

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,6 +38,19 @@ log = logging.getLogger(__name__)
 
 FALLBACK = "fallback"
 """What is served where no model is released, and the shadow of one that is."""
+
+
+READERS = 3
+"""Text encoders to keep: the fallback's, and those of the newest models that have adapted it."""
+
+
+class Readers(NamedTuple):
+    """What reads for one model: the items' texts, which are remembered on disk; and histories, where profiles are
+    documents: what users did is not.
+    """
+
+    items: TextEncoder
+    documents: TextEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +88,7 @@ class Serving:
         self._rank = rank or RankConfig()
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
-        # reads histories, where profiles are documents: what users did is not remembered on disk
-        self._documents = TextEncoder(encoder.name, encoder.device, precision=encoder.precision)
+        self._readers: dict[str, Readers] = {}
         self._trends = trends
         self._device = device
         self._indexes = indexes
@@ -215,18 +227,35 @@ class Serving:
             return self._served(FALLBACK, catalog, texts, None, online)
         name = f"{release.model}@{release.version}"
         try:
-            served = self._served(name, catalog, texts, checkpoint.load(checked(release)), online)
+            model = checkpoint.load(checked(release))
+            served = self._served(name, catalog, self._texts(catalog, texts, model), model, online)
         except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
             log.error("release %s is not served, what was served before goes on: %s", name, error)
             if before is None or before.name == FALLBACK:
                 return self._served(FALLBACK, catalog, texts, None, online)
-            served = self._served(before.name, catalog, texts, before.engine.given, online)
+            model = before.engine.given
+            served = self._served(before.name, catalog, self._texts(catalog, texts, model), model, online)
         return replace(served, shadow=self._served(FALLBACK, catalog, texts, None, online)) if self._shadow else served
+
+    def _texts(self, catalog: Catalog, texts: np.ndarray, model: UserModel | None) -> np.ndarray:
+        """The text vectors as this model reads them: these, unless it has adapted the encoder."""
+        return texts if model is None or model.adapter is None else self._reading(model).items.encode(catalog.texts)
+
+    def _reading(self, model: UserModel | None) -> Readers:
+        """What reads for this model. Encoders that have been loaded are kept, a few: each is as large as BERT."""
+        adapter = model.adapter if model is not None else None
+        key = adapter.id if adapter is not None else ""
+        found = self._readers.pop(key, None)
+        if found is None:
+            encoder = self._encoder.adapted(adapter)
+            found = Readers(encoder, encoder.forgetful())
+        self._readers = dict(list(self._readers.items())[1 - READERS :]) | {key: found}
+        return found
 
     def _served(
         self, name: str, catalog: Catalog, texts: np.ndarray, model: UserModel | None, online: OnlineScores
     ) -> Served:
-        read = self._documents.encode
+        read = self._reading(model).documents.encode
         engine = Engine(
             catalog,
             texts,

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import checkpoint
+from model import adapt, checkpoint
+from model.adapter import Adapter, AdapterError
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
@@ -88,7 +89,8 @@ class Trained(Method):
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
         world = self.world
-        engine = Engine(world.catalog, world.texts(), model, encode=world.encode, exposure=world.exposure)
+        texts, read = world.read_by(model.adapter)
+        engine = Engine(world.catalog, texts, model, encode=read, exposure=world.exposure)
         self._served = Served(world, engine, self.name)
         self._served.learn(line, end)
 
@@ -110,17 +112,21 @@ class Trained(Method):
     def _trained(self, line: Timeline, end: int) -> Recommender:
         world, kept = self.world, self._kept(end)
         start, since = self._begin(line, end)
+        events, valid = events_of(line, end, world.catalog), self._valid(line, end)
+        adapter = start.adapter if start is not None else self._adapter(events, valid is None)
+        texts, read = world.read_by(adapter)
         made = train(
-            events_of(line, end, world.catalog),
+            events,
             world.catalog,
-            world.texts(),
+            texts,
             self.config,
-            encode=world.encode,
+            encode=read,
             resumable=kept and kept.with_suffix(".resume"),
             start=start,
             since=since,
-            valid=self._valid(line, end),
+            valid=valid,
         )
+        made.adapter = adapter
         at = liked(line, 0, end)
         made.leanings = Leanings.learned(
             world.described[line.users[at]], line.rows[at], world.people.about, world.catalog
@@ -132,6 +138,14 @@ class Trained(Method):
     def _begin(self, line: Timeline, end: int) -> tuple[Recommender | None, int | None]:
         """A model to go on from, and the newest event that it has learned: none."""
         return None, None
+
+    def _adapter(self, events: Events, held_out: bool) -> Adapter | None:
+        """What these events say of the texts, where that is asked for."""
+        if not self.config.adapt.enabled:
+            return None
+        if self.world.encoder is None:
+            raise AdapterError("texts are adapted in a text encoder: bring one")
+        return adapt.learned(events, self.world.catalog, self.world.encoder, self.config, held_out)
 
     def _kept(self, end: int) -> Path | None:
         """The folder that the model of the first `end` events is kept in."""
@@ -188,8 +202,9 @@ class Part(Method):
         left = self._kind(whole.config)
         left.load_state_dict(whole.state_dict())
         left.leanings = whole.leanings
+        texts, read = self._world.read_by(whole.adapter)
         mix = left.mix if self._vectors else left.mix.model_copy(update={"neural": 0.0, "text": 0.0})
-        engine = Engine(self._world.catalog, self._world.texts(), left.eval(), mix, encode=self._world.encode)
+        engine = Engine(self._world.catalog, texts, left.eval(), mix, encode=read)
         self._served = Served(self._world, engine, self.name, not self._counts, people=self._people)
         self._served.learn(line, end)
 
