@@ -34,7 +34,7 @@ WARM_UP = 0.1
 
 
 class AdaptError(RuntimeError):
-    """Texts cannot be adapted; the message says what is missing."""
+    """Texts cannot be adapted; the message says what to do."""
 
 
 def learned(
@@ -50,6 +50,8 @@ def learned(
     held_out: leave out the last of them, which `train` chooses by: what is chosen then is not flattered. One seed gives
     one adapter on one machine. Raises AdaptError.
     """
+    if config.model.texts != "bert":
+        raise AdaptError(f"adapt is of BERT, and this model's texts are read by {config.model.texts}: leave one out")
     line = timeline(events, catalog, config.action_weights)
     end = int(len(line) * (1 - config.held_out)) if held_out else len(line)
     return Lessons(line, end, catalog, encoder, config).adapter(progress)

@@ -62,7 +62,7 @@ class Adapter:
     def load(path: Path) -> Adapter:
         """Raises safetensors' SafetensorError for a file that is not whole."""
         with safe_open(path, framework="np") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: it is no mapping
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             base = (file.metadata() or {}).get("base", "")
         parts = ({n.removesuffix(end): t for n, t in found.items() if n.endswith(end)} for end in (".A", ".B"))
         return Adapter(base, *parts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.exposure import ExposureConfig
 from model.history import WINDOW
@@ -113,12 +113,6 @@ class TrainConfig(BaseModel):
     seed: int = 0
     device: str = "cpu"
     action_weights: dict[str, float] = Field(default={}, description="overrides of the action weights")
-
-    @model_validator(mode="after")
-    def _texts_are_berts(self) -> TrainConfig:
-        if self.adapt.enabled and self.model.texts != "bert":
-            raise ValueError(f"adapt is of BERT, and texts are read by {self.model.texts}: leave one of the two out")
-        return self
 
 
 Value = bool | int | float | str

@@ -143,8 +143,8 @@ class TextEncoder:
         """
         if self.adapter is not None and self.adapter.base != self.base_id():
             raise EncoderError(
-                f"the adapter was learned on other BERT weights ({self.adapter.base}) than {self.name or 'the default'} "
-                f"({self.base_id()}): name those in [encoder], or train again"
+                f"the adapter was learned on other BERT weights than {self.name or 'the default'}: "
+                f"on {self.adapter.base}, not on {self.base_id()}; name those in [encoder], or train again"
             )
         folder = self._folder()
         if folder is not None:

@@ -54,7 +54,7 @@ class World:
     _adapted: dict[str, tuple[NDArray[np.float32], Encode]] = field(default_factory=dict, repr=False)
 
     def read_by(self, adapter: Adapter | None) -> tuple[NDArray[np.float32], Encode | None]:
-        """The text vectors and the `encode` of a model with this adapter. Raises AdapterError where nothing reads texts."""
+        """The text vectors and the `encode` of a model with this adapter. Raises AdapterError without `encoder`."""
         if adapter is None:
             return self.texts(), self.encode
         if self.encoder is None:

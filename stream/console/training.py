@@ -174,16 +174,12 @@ def _adapter(events: Events, catalog: Catalog, config: TrainConfig, group: Group
     """What these events say of the texts, where that is asked for; learned by one process for all."""
     if not config.adapt.enabled:
         return None
-    from model.adapt import AdaptError, learned
-    from stream.errors import ConfigError
+    from model.adapt import learned
 
     if not group.first:
         return group.agreed(None)
-    try:
-        with progress("adapting texts") as bar:
-            return group.agreed(learned(events, catalog, reader(config.device), config, progress=bar))
-    except AdaptError as error:
-        raise ConfigError("texts cannot be adapted", str(error)) from error
+    with progress("adapting texts") as bar:
+        return group.agreed(learned(events, catalog, reader(config.device), config, progress=bar))
 
 
 class Parent(NamedTuple):

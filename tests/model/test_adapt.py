@@ -186,6 +186,7 @@ def test_an_evaluation_trains_on_adapted_texts_and_lists_by_them(encoder: TextEn
     assert plain.model(line, len(line)).adapter is None
 
 
-def test_only_bert_is_adapted():
-    with pytest.raises(ValueError, match="adapt is of BERT"):
-        TrainConfig(adapt=AdaptConfig(enabled=True), model=ModelConfig(texts="tfidf"))
+def test_only_bert_is_adapted(encoder: TextEncoder):
+    other = CONFIG.model_copy(update={"model": ModelConfig(texts="tfidf")})
+    with pytest.raises(adapt.AdaptError, match="adapt is of BERT"):
+        adapt.learned(walks(), CATALOG, encoder, other)
