@@ -47,8 +47,8 @@ def learned(
 ) -> Adapter:
     """An adapter of `encoder`, learned as `config.adapt` says from these events, in time order.
 
-    held_out: leave out the last of them, which `train` chooses by: what is chosen then is not flattered. One seed gives
-    one adapter on one machine. Raises AdaptError.
+    held_out: leave out the last of them, which `train` chooses by: what is chosen then is not flattered. Steps are in
+    the encoder's precision. One seed gives one adapter on one machine. Raises AdaptError.
     """
     if config.model.texts != "bert":
         raise AdaptError(f"adapt is of BERT, and this model's texts are read by {config.model.texts}: leave one out")
@@ -109,7 +109,9 @@ class Lessons:
         is no wrong answer.
         """
         rows, place = np.unique(pairs_B2, return_inverse=True)
-        vectors = self._encoder.vectors(self._tokenizer, self._bert, [self._texts[r] for r in rows])
+        halved = self._encoder.precision == "bf16"
+        with torch.autocast(self._bert.device.type, torch.bfloat16, enabled=halved):
+            vectors = self._encoder.vectors(self._tokenizer, self._bert, [self._texts[r] for r in rows])
         place_B2 = torch.from_numpy(place.reshape(pairs_B2.shape)).to(vectors.device)
         item_B, before_B = torch.from_numpy(pairs_B2).unbind(1)
         scores_BB = vectors[place_B2[:, 0]] @ vectors[place_B2[:, 1]].T / self._config.temperature

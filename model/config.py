@@ -69,7 +69,7 @@ class AdaptConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = False
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=100, ge=1)
     pairs: int = Field(default=64, ge=2, description="pairs of items per step, each against the others")
     within: int = Field(default=5, ge=1, description="an item goes with one of so many that its user met before")
     rank: int = Field(default=8, ge=1, description="of what is learned beside each layer")
@@ -93,6 +93,9 @@ class TrainConfig(BaseModel):
     id_from_text: bool = Field(default=False, description="id embeddings begin as the texts' principal components")
     contrastive: float = Field(default=0.0, ge=0, description="weight of drawing an item's text and id together")
     shuffle: bool = Field(default=True, description="interactions of one second in a new order in each epoch")
+    baskets: bool = Field(
+        default=False, description="what a user does at one time is one basket, learned from what came before it"
+    )
     hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
     ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
     full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")

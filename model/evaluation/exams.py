@@ -111,7 +111,8 @@ class Paper:
 @dataclass(frozen=True, eq=False)
 class Exam:
     """Methods learn the first `end` events of `line`, then answer. name: of the period, split or row; `online`: events
-    between papers are told to methods.
+    between papers are told to methods; `chooses`: trained models, too, choose by these questions, for the last of what
+    they learn is not asked as they are.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Exam:
     papers: Callable[[], Iterable[Paper]]
     questions: int
     online: bool = True
+    chooses: bool = False
 
     def every(self, n: int) -> Exam:
         """The same exam with every n-th question of each paper only; what methods are told stays the same."""

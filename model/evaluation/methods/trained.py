@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -90,7 +91,8 @@ class Trained(Method):
         model = self.model(line, end)
         world = self.world
         texts, read = world.read_by(model.adapter)
-        engine = Engine(world.catalog, texts, model, encode=read, exposure=world.exposure)
+        seen = self.config.seen
+        engine = Engine(world.catalog, texts, model, encode=read, seen=seen, exposure=world.exposure)
         self._served = Served(world, engine, self.name)
         self._served.learn(line, end)
 
@@ -112,8 +114,8 @@ class Trained(Method):
     def _trained(self, line: Timeline, end: int) -> Recommender:
         world, kept = self.world, self._kept(end)
         start, since = self._begin(line, end)
-        events, valid = events_of(line, end, world.catalog), self._valid(line, end)
-        adapter = start.adapter if start is not None else self._adapter(events, valid is None)
+        events, (valid, learned) = events_of(line, end, world.catalog), self._valid(line, end)
+        adapter = start.adapter if start is not None else self._adapter(events.take(slice(0, learned)), valid is None)
         texts, read = world.read_by(adapter)
         made = train(
             events,
@@ -125,6 +127,7 @@ class Trained(Method):
             start=start,
             since=since,
             valid=valid,
+            learned=learned,
         )
         made.adapter = adapter
         at = liked(line, 0, end)
@@ -154,20 +157,24 @@ class Trained(Method):
         self.world.keep.mkdir(parents=True, exist_ok=True)
         return self.world.keep / f"{self.name.replace('/', '-')}-{self.config.seed}"
 
-    def _valid(self, line: Timeline, end: int) -> Validation | None:
-        """The questions that settings are chosen by, where none of them is about what is learned; else None: the last
-        part of what is learned chooses.
+    def _valid(self, line: Timeline, end: int) -> tuple[Validation | None, int]:
+        """The questions that settings are chosen by, where the exam has them, and how many events are learned before
+        these are asked; else None: the last part of what is learned chooses.
         """
-        exam = self._exam
-        if exam is None or exam.line is not line or exam.end != end:
-            return None
-        papers = thinned(exam, self.config.validation_events)
+        exam, catalog = self._exam, self.world.catalog
+        if exam is None or not exam.chooses or exam.line is not line or exam.end > end:
+            return None, end
+        papers, params = thinned(exam, self.config.validation_events), OnlineParams()
         if not papers:
-            return None
-        params, catalog = OnlineParams(), self.world.catalog
-        online = OnlineScores.build(catalog, line.counts(end, params), line.as_of(end, params), params)
+            return None, end
+
+        @cache
+        def online(known: int) -> OnlineScores:
+            return OnlineScores.build(catalog, line.counts(known, params), line.as_of(known, params), params)
+
+        known = [online(p.known if exam.online else exam.end) for p in papers]
         targets = np.concatenate([p.targets for p in papers])
-        return Validation([p.asked.histories for p in papers], [online] * len(papers), targets)
+        return Validation([p.asked.histories for p in papers], known, targets), len(events_of(line, exam.end, catalog))
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)
