@@ -6,14 +6,14 @@ Not where items come from, and not their vectors: those belong to the topic's re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.history import item_hashes, seen_hash
+from model.history import item_hash, item_hashes, seen_hash
 
 
 class HashCollisionError(ValueError):
@@ -41,11 +41,39 @@ class Item(msgspec.Struct):
 
 
 @dataclass(frozen=True, eq=False)
+class Members:
+    """Which items are in which category: those of category c, by its number, are rows[ends[c]:ends[c + 1]], ascending;
+    ends i64[C+1], rows i32[S].
+    """
+
+    number: Mapping[str, int]
+    ends: NDArray[np.int64]
+    rows: NDArray[np.int32]
+
+    @staticmethod
+    def of_items(categories: Sequence[tuple[str, ...]]) -> Members:
+        """From the categories of each item."""
+        number: dict[str, int] = {}
+        every = (number.setdefault(name, len(number)) for names in categories for name in names)
+        codes = np.fromiter(every, np.int32)
+        sizes = np.fromiter(map(len, categories), np.int64, len(categories))
+        rows = np.repeat(np.arange(len(categories), dtype=np.int32), sizes)
+        ends = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(number)))]).astype(np.int64)
+        return Members(number, ends, rows[np.argsort(codes, kind="stable")])
+
+    def of(self, name: str) -> NDArray[np.int32]:
+        """The rows of a category; none where nothing is in it."""
+        c = self.number.get(name)
+        return self.rows[:0] if c is None else self.rows[self.ends[c] : self.ends[c + 1]]
+
+
+@dataclass(frozen=True, eq=False)
 class Catalog:
     """N items sorted by id. Row numbers are only good within one snapshot: hashes are what lasts.
 
     own f32[N,M]: the vectors that items bring themselves, at length 1; M is the length that most of them have, 0
-    without any, and an item without one, or with one of another length, has zeros.
+    without any, and an item without one, or with one of another length, has zeros. price f32[N], NaN = none. group
+    i32[N]: a number for each `item_group_id`, -1 = none.
     """
 
     ids: list[str]
@@ -57,6 +85,9 @@ class Catalog:
     version: int
     seen32: NDArray[np.uint32] = field(repr=False)
     own: NDArray[np.float32] = field(repr=False)
+    price: NDArray[np.float32] = field(repr=False)
+    group: NDArray[np.int32] = field(repr=False)
+    members: Members = field(repr=False)
     _sorted: NDArray[np.uint64] = field(repr=False)
     _row: NDArray[np.int32] = field(repr=False)
 
@@ -66,16 +97,21 @@ class Catalog:
         ids = sorted(items)
         hashes = item_hashes(ids) if ids else np.zeros(0, np.uint64)
         order = check_distinct(ids, hashes)
+        categories = [tuple(items[i].categories) for i in ids]
+        prices = (np.nan if (price := items[i].price) is None else price for i in ids)
         return Catalog(
             ids=ids,
             titles=[items[i].title for i in ids],
             texts=[items[i].text_for_encoder() for i in ids],
-            categories=[tuple(items[i].categories) for i in ids],
+            categories=categories,
             in_stock=np.array([items[i].in_stock for i in ids], bool),
             hashes=hashes,
             version=version,
             seen32=seen_hash(hashes),
             own=_own(ids, items),
+            price=np.fromiter(prices, np.float32, len(ids)),
+            group=_numbered(items[i].item_group_id for i in ids),
+            members=Members.of_items(categories),
             _sorted=hashes[order],
             _row=order.astype(np.int32),
         )
@@ -92,6 +128,18 @@ class Catalog:
         own = self.own if self.own.shape[1] == own_dim else np.zeros((len(self), own_dim), np.float32)
         return np.concatenate([texts, own], axis=1)
 
+    def rows_of(self, ids: Iterable[str]) -> NDArray[np.int32]:
+        """Rows of these items, ascending; those that the catalogue does not have are left out."""
+        rows = self.index_of(np.array([item_hash(i) for i in ids], np.uint64))
+        return np.unique(rows[rows >= 0])
+
+    def in_any(self, categories: Iterable[str]) -> NDArray[np.bool_]:
+        """Which items are in one of these categories, bool[N]."""
+        found = np.zeros(len(self), bool)
+        for name in categories:
+            found[self.members.of(name)] = True
+        return found
+
     def index_of(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Row of each item hash, i32 of the same shape; -1 where the catalogue does not have it (0, "no
         item", included).
@@ -100,6 +148,12 @@ class Catalog:
             return np.full(np.shape(hashes), -1, np.int32)
         at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
         return np.where(self._sorted[at] == hashes, self._row[at], np.int32(-1)).astype(np.int32)
+
+
+def _numbered(names: Iterable[str | None]) -> NDArray[np.int32]:
+    """See `Catalog.group`."""
+    number: dict[str, int] = {}
+    return np.fromiter((number.setdefault(name, len(number)) if name else -1 for name in names), np.int32)
 
 
 def _own(ids: list[str], items: Mapping[str, Item]) -> NDArray[np.float32]:
