@@ -21,11 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from model.catalog import Catalog
 from model.fusion import Fused
@@ -125,12 +124,8 @@ class Reasoner:
     """Explains ranked lists over one catalogue."""
 
     def __init__(self, catalog: Catalog) -> None:
-        names: dict[str, int] = {}
-        pairs = [(i, names.setdefault(c, len(names))) for i, cs in enumerate(catalog.categories) for c in cs]
-        at = np.array(pairs, np.int64).reshape(-1, 2)
-        shape = (len(catalog), len(names))
-        self._names = list(names)
-        self._member: Any = sparse.csr_array((np.ones(len(at), np.float32), (at[:, 0], at[:, 1])), shape=shape)
+        self._names = list(catalog.members.number)
+        self._member = catalog.members.table(len(catalog))
         self._catalog = catalog
 
     def tastes(

@@ -50,6 +50,19 @@ def test_training_is_told_what_may_be_shown_again(monkeypatch: pytest.MonkeyPatc
     assert _train_config({}, {}).seen == "exclude"
 
 
+def test_texts_are_adapted_only_if_asked_for_and_never_for_a_model_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = ModelConfig().model_dump(exclude={"mix"})
+    assert not _train_config({}, {}).adapt.enabled
+    assert _train_config({}, {}, adapt=True).adapt.enabled
+    with pytest.raises(ConfigError, match="reads texts as before"):
+        _train_config({}, {}, parts, adapt=True)
+    monkeypatch.setenv("EDDYLINE_TRAIN__ADAPT__ENABLED", "true")
+    assert _train_config({}, {}).adapt.enabled
+    assert not _train_config({}, {}, parts).adapt.enabled
+
+
 @pytest.mark.parametrize(
     ("run", "model", "flag"),
     [({}, {"short_term": "rnn"}, "--short-term rnn"), ({"learning_rate": -1.0}, {}, "--learning-rate -1.0")],
