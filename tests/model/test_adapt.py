@@ -16,7 +16,10 @@ from model.catalog import Catalog, Item
 from model.checkpoint import ModelFolderError
 from model.config import AdaptConfig, ModelConfig, TrainConfig
 from model.encoder import EncoderError, TextEncoder
+from model.engine import Engine
 from model.evaluation.exams import World
+from model.evaluation.methods.registry import released
+from model.evaluation.methods.served import Served
 from model.evaluation.methods.trained import Trained
 from model.recommender import Recommender
 from model.replay import timeline
@@ -184,6 +187,22 @@ def test_an_evaluation_trains_on_adapted_texts_and_lists_by_them(encoder: TextEn
     np.testing.assert_allclose(model.text_mean.numpy(), texts.mean(0), atol=1e-6)
     plain = trained(encoder, config.model_copy(update={"adapt": AdaptConfig()}))
     assert plain.model(line, len(line)).adapter is None
+
+
+def test_a_folder_with_an_adapter_is_evaluated_by_the_texts_as_it_reads_them(
+    tmp_path: Path, encoder: TextEncoder, adapter: Adapter
+):
+    checkpoint.save(tmp_path / "with", model_of(adapter), NOW)
+    checkpoint.save(tmp_path / "without", model_of(None), NOW)
+    text = encoder.encode(CATALOG.texts)
+    world = World(walks(), CATALOG, {}, lambda: text, encoder=encoder)
+    served, alone, texts = released(world, tmp_path / "with")
+    assert [m.name for m in (served, alone, texts)] == ["released", "neural", "adapted texts"]
+    assert isinstance(served, Served) and isinstance(texts, Served)
+    adapted = Engine(CATALOG, encoder.adapted(adapter).encode(CATALOG.texts))
+    np.testing.assert_allclose(texts.engine.item_vectors, adapted.item_vectors, atol=1e-5)
+    assert served.engine.given is not None and served.engine.given.adapter is not None
+    assert [m.name for m in released(world, tmp_path / "without")] == ["released", "neural"]
 
 
 def test_only_bert_is_adapted(encoder: TextEncoder):
