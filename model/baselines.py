@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.adapter import Adapter
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import WINDOW, Histories
@@ -52,6 +53,11 @@ class UserModel(Protocol):
         """What groups of users lean to, where that was learned."""
         ...
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """What the encoder of its texts must be adapted by, where it reads adapted ones."""
+        ...
+
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         """What it reads of the catalogue's items, f32[N,P']: of their text vectors f32[N,P], or whatever else."""
         ...
@@ -88,6 +94,7 @@ class Fallback:
 
     name = "fallback"
     leanings: Leanings | None = None
+    adapter: Adapter | None = None
     recency = 0.9
 
     def __init__(self, dim: int, mix: Mix, window: int = WINDOW) -> None:

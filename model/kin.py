@@ -35,10 +35,8 @@ class Kin:
         """met f64[N]: interactions of each item; k: interactions at which an item borrows half. None where k is 0, or
         no item that would borrow has a category.
         """
-        names: dict[str, int] = {}
-        pairs = [(i, names.setdefault(c, len(names))) for i, of in enumerate(catalog.categories) for c in set(of)]
+        names, item, kind = catalog.members.number, catalog.members.rows, catalog.members.numbers
         weight = k / (k + met) if k > 0 else np.zeros(len(catalog))
-        item, kind = np.array(pairs, np.int64).reshape(-1, 2).T
         borrows = weight[item] >= LEAST
         if not borrows.any():
             return None

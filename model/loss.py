@@ -79,8 +79,12 @@ def asked(
     which, at = np.unique(some.profile, return_inverse=True)  # windows share profiles: each is projected once
     profile_USP, mask_US = padded([data.profiles[p] for p in which], text_NP.shape[1], device)
     at_X = torch.from_numpy(at).to(device)
-    facts_X2 = window_facts(times_BK, there_BK)[asked_BK]
-    users_XD = model.fuse(short_BKD[asked_BK], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
+    answered = asked_BK
+    if some.back is not None:
+        row, place = np.nonzero(some.asked)
+        answered = torch.from_numpy(row).to(device), torch.from_numpy(place - some.back).to(device)
+    facts_X2 = window_facts(times_BK, there_BK)[answered]
+    users_XD = model.fuse(short_BKD[answered], model.project(profile_USP)[at_X], mask_US[at_X], facts_X2).vectors
     if some.candidates is None:
         items_CD = items_UD
     else:

@@ -21,11 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from model.arrange import Drawn, Explored
 from model.catalog import Catalog
@@ -134,13 +133,8 @@ class Reasoner:
     """Explains ranked lists over one catalogue."""
 
     def __init__(self, catalog: Catalog) -> None:
-        names: dict[str, int] = {}
-        # no list of pairs: while numpy reads one, no other thread gets the interpreter
-        kind = np.fromiter((names.setdefault(c, len(names)) for cs in catalog.categories for c in cs), np.int64)
-        item = np.repeat(np.arange(len(catalog)), np.fromiter(map(len, catalog.categories), np.int64, len(catalog)))
-        shape = (len(catalog), len(names))
-        self._names = list(names)
-        self._member: Any = sparse.csr_array((np.ones(len(kind), np.float32), (item, kind)), shape=shape)
+        self._names = list(catalog.members.number)
+        self._member = catalog.members.table(len(catalog))
         self._catalog = catalog
 
     def tastes(

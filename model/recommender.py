@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from model import fusion, heads, longterm, shortterm
+from model.adapter import Adapter
 from model.baselines import padded
 from model.catalog import Catalog
 from model.config import ModelConfig
@@ -41,6 +42,7 @@ class Recommender(nn.Module):
         self.metrics: dict[str, object] = {}
         self.record: dict[str, object] = {}
         self.leanings: Leanings | None = None
+        self.adapter: Adapter | None = None
         # torch has no complete u64: the hashes are kept as the i64 of the same bits
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))

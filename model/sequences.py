@@ -43,6 +43,8 @@ class Sequences:
     ends: NDArray[np.int64]
     again: bool = False
     """Whether what a user has met may come next."""
+    baskets: bool = False
+    """Whether what a user does at one time is one basket, none of whose items tells of another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class Batch:
     """B windows of K positions, left-padded: rows i64[B,K] (-1 = none), actions and times i64[B,K]; following
     i64[B,K]: where the next interaction stands in `Sequences`, -1 = none; asked bool[B,K]: positions where that is a
     target; of these X, in order: target i64[X], profile i64[X], and met bool[X,C], which of the `candidates` (the
-    whole catalogue, where they are None) the user had met before it, where these cannot come again.
+    whole catalogue, where they are None) the user had met before it, where these cannot come again; back i64[X]: how
+    many positions before the asked one its answer is made, None = none.
     """
 
     rows: NDArray[np.int64]
@@ -62,6 +65,7 @@ class Batch:
     met: NDArray[np.bool_]
     following: NDArray[np.int64]
     candidates: Candidates | None
+    back: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +128,10 @@ def sequences(
     dim: int,
     values: NDArray[np.float32] | None = None,
     again: bool = False,
+    baskets: bool = False,
 ) -> Sequences:
     """The first `end` events as canonical histories, items outside the catalogue left out. values f32[n]: of all
-    events of the timeline. again: see `Sequences`.
+    events of the timeline. again, baskets: see `Sequences`.
     """
     known = np.flatnonzero(line.rows[:end] >= 0)
     order, users = by_user(line.users[known], line.times[known], line.actions[known], line.items[known])
@@ -156,6 +161,7 @@ def sequences(
         starts=starts,
         ends=ends,
         again=again,
+        baskets=baskets,
     )
 
 
@@ -206,6 +212,11 @@ def batch(data: Sequences, cuts: list[Cut], length: int, items: int, sampler: Sa
     place = np.maximum(place, 0)
     following = np.minimum(place + 1, len(data.rows) - 1)
     asked = there & data.target[following]
+    back = None
+    if data.baskets:
+        within = _within(data, following)
+        asked &= np.arange(length)[None] - within >= np.argmax(there, axis=1)[:, None]
+        back = within[asked]
     rows = np.where(there, data.rows[place], -1)
     target = data.rows[following[asked]]
     candidates = sampler(target) if sampler is not None else None
@@ -219,11 +230,20 @@ def batch(data: Sequences, cuts: list[Cut], length: int, items: int, sampler: Sa
         times=np.where(there, data.times[place], 0),
         asked=asked,
         target=target,
-        profile=data.profile[following[asked]],
+        profile=data.profile[following[asked] - (0 if back is None else back)],
         met=_met(data, cuts, rows, asked, column, items if candidates is None else len(candidates.rows)),
         following=np.where(there, following, -1),
         candidates=candidates,
+        back=back,
     )
+
+
+def _within(data: Sequences, at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of a basket come before these interactions of it."""
+    new = np.ones(len(data.times), bool)
+    new[1:] = data.times[1:] != data.times[:-1]
+    new[data.starts] = True
+    return at - np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))[at]
 
 
 def _met(

@@ -108,6 +108,7 @@ def train(
     group: Group | None = None,
     since: int | None = None,
     valid: Validation | None = None,
+    learned: int | None = None,
 ) -> Recommender:
     """A recommender from events in time order, its `metrics` and `record` filled in. Raises TrainError.
 
@@ -118,8 +119,8 @@ def train(
     of its time too, or it forgets them. since: the newest event that `start` has learned, in ms: it goes on with what
     is later, as `continual.py` and `config.continual` say. group: the processes that train it together, all called
     alike; only the first reports and writes. valid: questions to choose by that are none of the events: then all events
-    are learned from the start, and nothing is trained again. Reseeds torch's global generator: one seed fixes a run on
-    one machine.
+    are learned from the start, and nothing is trained again; or none of the first `learned`. Reseeds torch's global
+    generator: one seed fixes a run on one machine.
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
@@ -128,7 +129,10 @@ def train(
     first, held_out = 0, c.held_out
     if since is not None:
         first, held_out = continual.first_new(line, since), c.continual.held_out
-    split = len(line) if valid is not None else first + int((len(line) - first) * (1 - held_out))
+    if valid is not None:
+        split = len(line) if learned is None else learned
+    else:
+        split = first + int((len(line) - first) * (1 - held_out))
     if valid is None:
         valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
     if not len(valid.targets):
@@ -236,7 +240,8 @@ class _Run:
             contents = self.model.contents(job.catalog, job.text)  # as the model reads them that it began from
         self._text_NP = torch.from_numpy(contents).to(c.device)
         long_term = self.model.long_term(contents, job.catalog.titles, job.encode)
-        self._data = sequences(job.line, end, long_term, contents.shape[1], job.values, c.seen == "allow")
+        again = c.seen == "allow"
+        self._data = sequences(job.line, end, long_term, contents.shape[1], job.values, again, c.baskets)
         if not self._data.target.any():
             raise TrainError("no user has met two different items: there is nothing to predict")
         if self.model.rating is not None:

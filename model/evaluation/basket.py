@@ -31,7 +31,7 @@ def _whole(line: Timeline, at: int) -> int:
 
 
 def _exam(name: str, world: World, line: Timeline, first: int, last: int, refresh: int) -> Exam:
-    return Exam(name, line, first, lambda: papers(world, line, first, last, refresh), last - first)
+    return Exam(name, line, first, lambda: papers(world, line, first, last, refresh), last - first, chooses=True)
 
 
 def papers(world: World, line: Timeline, first: int, last: int, refresh: int = 250) -> Iterator[Paper]:

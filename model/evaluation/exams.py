@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.adapter import Adapter, AdapterError
 from model.catalog import Catalog, Item
 from model.config import TrainConfig
 from model.dataset import Events
 from model.diversity import DiversityConfig
+from model.encoder import TextEncoder
 from model.exposure import ExposureConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
@@ -30,6 +32,7 @@ from model.replay import Timeline
 class World:
     """All that methods may know but the events: the catalogue, its items, and their text vectors f32[N,P], made when
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
+    `encoder` is what adapters are learned on;
     `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
     state while they are trained, from which an interrupted training goes on. `exposure` bounds lists of `places`
     items, and `diversity` re-ranks them; `variation` is that of `online.steady`. `people` is what is known of users
@@ -50,6 +53,19 @@ class World:
     places: int = 10
     variation: float = 0.0
     people: People = field(default_factory=People.empty)
+    encoder: TextEncoder | None = None
+    _adapted: dict[str, tuple[NDArray[np.float32], Encode]] = field(default_factory=dict, repr=False)
+
+    def read_by(self, adapter: Adapter | None) -> tuple[NDArray[np.float32], Encode | None]:
+        """The text vectors and the `encode` of a model with this adapter. Raises AdapterError without `encoder`."""
+        if adapter is None:
+            return self.texts(), self.encode
+        if self.encoder is None:
+            raise AdapterError("a model that adapts a text encoder needs one: bring it")
+        if adapter.id not in self._adapted:
+            encoder = self.encoder.adapted(adapter)
+            self._adapted[adapter.id] = encoder.encode(self.catalog.texts), encoder.forgetful().encode
+        return self._adapted[adapter.id]
 
     @cached_property
     def described(self) -> NDArray[np.int64]:
@@ -98,7 +114,8 @@ class Paper:
 @dataclass(frozen=True, eq=False)
 class Exam:
     """Methods learn the first `end` events of `line`, then answer. name: of the period, split or row; `online`: events
-    between papers are told to methods.
+    between papers are told to methods; `chooses`: trained models, too, choose by these questions, for the last of what
+    they learn is not asked as they are.
     """
 
     name: str
@@ -107,6 +124,7 @@ class Exam:
     papers: Callable[[], Iterable[Paper]]
     questions: int
     online: bool = True
+    chooses: bool = False
 
     def every(self, n: int) -> Exam:
         """The same exam with every n-th question of each paper only; what methods are told stays the same."""

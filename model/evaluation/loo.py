@@ -45,7 +45,7 @@ def _exam(name: str, world: World, whole: Timeline, known: NDArray, asked: NDArr
         for first in range(0, len(asked), BATCH):
             yield from _paper(world, whole, shelf, asked[first : first + BATCH], len(line))
 
-    return Exam(name, line, len(line), papers, len(asked), online=False)
+    return Exam(name, line, len(line), papers, len(asked), online=False, chooses=True)
 
 
 def _paper(world: World, whole: Timeline, shelf: Shelf, at: NDArray, known: int) -> Iterator[Paper]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from model.config import TrainConfig
 from model.evaluation import basket, continual, loo, session_stream, temporal
 from model.evaluation.exams import Exam, Method, World
 from model.evaluation.running import Progress, choose, take
@@ -38,6 +39,16 @@ PROTOCOLS: Mapping[str, Callable[[World, tuple[float, float, float]], dict[str, 
     }
 )
 """Each gives, by the name of a row, the exam that settings are chosen by and the tests."""
+
+
+AGAIN, BASKETS = ("basket", "session-stream"), ("basket",)
+"""Protocols that ask for what a user has met, too; and those that ask for all of a basket at once."""
+
+
+def trained_for(protocol: str, config: TrainConfig) -> TrainConfig:
+    """How a model is trained for what a protocol asks."""
+    changes: dict[str, object] = {"seen": "allow"} if protocol in AGAIN else {}
+    return config.model_copy(update=changes | ({"baskets": True} if protocol in BASKETS else {}))
 
 
 def length_of(protocol: str) -> int:

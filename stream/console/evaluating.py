@@ -144,21 +144,24 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
     """The data set, and what methods may know of it, as the settings say."""
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
-    from model.evaluation.protocols import length_of
+    from model.evaluation.protocols import length_of, trained_for
     from model.people import People
 
     found, catalog = catalogued(data)
     s = settings()
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
-    how = s.train.model_copy(update={"held_out": 0.05 / begin} if protocol in ("temporal", "basket") else {})
+    held_out = {"held_out": 0.05 / begin} if protocol == "temporal" else {}
+    how = trained_for(protocol, s.train.model_copy(update=held_out))
+    # Without a disk cache: what users did would lie there as vectors for ever, and what was tried with texts.
+    encoder = TextEncoder(s.encoder.name, precision=s.encoder.precision)
     world = World(
         found.events,
         catalog,
         found.items,
         cache(lambda: texts_of(found, catalog, "cpu")),
         weights=s.input.weights,
-        # Without a disk cache: what users did would lie there as vectors for ever.
-        encode=TextEncoder(s.encoder.name, precision=s.encoder.precision).encode,
+        encode=encoder.encode,
+        encoder=encoder,
         train=how,
         keep=Path(keep) if keep else None,
         exposure=s.rank.exposure,

@@ -15,9 +15,11 @@ from stream.console.common import Json, err, out, progress, settings
 if TYPE_CHECKING:
     import numpy as np
 
+    from model.adapter import Adapter
     from model.catalog import Catalog
     from model.config import TrainConfig
-    from model.dataset import Dataset
+    from model.dataset import Dataset, Events
+    from model.encoder import TextEncoder
     from model.parallel import Group
     from model.recommender import Recommender
     from model.search import Found, Trial
@@ -43,6 +45,9 @@ def train(
     both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
     action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
     rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
+    adapt_texts: Annotated[
+        bool, typer.Option("--adapt-texts", help="First adapt the text encoder to what follows what (LoRA).")
+    ] = False,
     start: Annotated[
         str | None, typer.Option("--from", metavar="FOLDER", help="Go on from this model: learn what is newer than it.")
     ] = None,
@@ -90,6 +95,7 @@ def train(
                 "rating_head": rating_head,
             },
             parent.model.config.model_dump(exclude={"mix"}) if parent else {},
+            adapt_texts,
         )
         out_folder = Path(folder) if folder else Path("models") / Path(data).resolve().name
         _made(data, out_folder, end, config, parent, search, tensorboard, as_json, group)
@@ -112,7 +118,6 @@ def _made(
 
     from model import checkpoint
     from model.board import Board
-    from model.encoder import TextEncoder
     from model.leaning import leanings_of
     from model.people import People
     from model.replay import human
@@ -125,11 +130,11 @@ def _made(
         raise checkpoint.ModelFolderError(f"{path}: exists and is no model folder; name another with --out")
     board = Board(Path(tensorboard)) if tensorboard and group.first else None
     found, catalog = catalogued(data)
-    texts = texts_of(found, catalog, config.device)
     events = human(found.events.take(slice(0, int(end * len(found.events)))), settings().trends.variation)
     named = checkpoint.data_hash(events)
-    s = settings().encoder
-    read = TextEncoder(s.name, config.device, precision=s.precision).encode
+    adapter = parent.model.adapter if parent else _adapter(events, catalog, config, group)
+    texts = texts_of(found, catalog, config.device, adapter)
+    read = reader(config.device, adapter).forgetful().encode
 
     def fit(c: TrainConfig, tell: Tell, resumable: Path | None = None) -> Recommender:
         start, since = (parent.model, parent.until) if parent else (None, None)
@@ -155,6 +160,7 @@ def _made(
     model.record |= tried
     if parent is not None:
         model.record["parent"] = {"model": parent.model.name, "sha256": parent.sha256, "until": parent.until}
+    model.adapter = adapter
     model.leanings = leanings_of(events, People.of(found.people.values()), catalog, config.action_weights)
     checkpoint.save(path, model, datetime.now(UTC), named)
     if as_json:
@@ -162,6 +168,18 @@ def _made(
     else:
         out.print(f"{path}: {model.metrics}", highlight=False)
         out.print(f"announce it to running workers: eddyline release announce {path}")
+
+
+def _adapter(events: Events, catalog: Catalog, config: TrainConfig, group: Group) -> Adapter | None:
+    """What these events say of the texts, where that is asked for; learned by one process for all."""
+    if not config.adapt.enabled:
+        return None
+    from model.adapt import learned
+
+    if not group.first:
+        return group.agreed(None)
+    with progress("adapting texts") as bar:
+        return group.agreed(learned(events, catalog, reader(config.device), config, progress=bar))
 
 
 class Parent(NamedTuple):
@@ -219,9 +237,11 @@ def _searched(
     return changed(config, found.best), {"search": [asdict(t) for t in found.trials]}
 
 
-def _train_config(run: dict[str, Any], model: dict[str, Any], parts: Mapping[str, Any] | None = None) -> TrainConfig:
+def _train_config(
+    run: dict[str, Any], model: dict[str, Any], parts: Mapping[str, Any] | None = None, adapt: bool = False
+) -> TrainConfig:
     """The settings' section [train] with these flags over it (None = not given). parts: what a model that goes on is
-    made of, in place of the section's. Raises ConfigError.
+    made of, in place of the section's; it reads texts as it did before. Raises ConfigError.
     """
     from pydantic import ValidationError
 
@@ -233,6 +253,9 @@ def _train_config(run: dict[str, Any], model: dict[str, Any], parts: Mapping[str
     values["model"] |= dict(parts or {})
     values["model"] |= {name: value for name, value in model.items() if value is not None}
     values |= {name: value for name, value in run.items() if value is not None}
+    if adapt and parts:
+        raise ConfigError("--adapt-texts with --from", "a model that goes on reads texts as before: leave one out")
+    values["adapt"]["enabled"] = (adapt or s.train.adapt.enabled) and not parts
     values["action_weights"] = {**s.input.weights, **s.train.action_weights}
     if "seen" not in s.train.model_fields_set:
         values["seen"] = s.rank.seen
@@ -255,12 +278,15 @@ def catalogued(data: str) -> tuple[Dataset, Catalog]:
     return found, Catalog.build(found.items, 1)
 
 
-def texts_of(found: Dataset, catalog: Catalog, device: str) -> np.ndarray:
-    """The text vectors of its items."""
+def reader(device: str, adapter: Adapter | None = None) -> TextEncoder:
+    """The text encoder of the settings, with what a model adapts it by."""
     from model.encoder import TextEncoder
 
     s = settings()
+    return TextEncoder(s.encoder.name, device, s.cache, s.encoder.precision, adapter)
+
+
+def texts_of(found: Dataset, catalog: Catalog, device: str, adapter: Adapter | None = None) -> np.ndarray:
+    """The text vectors of its items."""
     with progress("encoding texts") as bar:
-        return TextEncoder(s.encoder.name, device, s.cache, s.encoder.precision).encode(
-            [found.items[item].text_for_encoder() for item in catalog.ids], bar
-        )
+        return reader(device, adapter).encode([found.items[item].text_for_encoder() for item in catalog.ids], bar)

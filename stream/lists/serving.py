@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -40,6 +40,19 @@ from stream.process.monitor import Monitor
 from stream.trends import Snapshot, Trends, joined
 
 log = logging.getLogger(__name__)
+
+
+READERS = 3
+"""Text encoders to keep: the fallback's, and those of the newest models that have adapted it."""
+
+
+class Readers(NamedTuple):
+    """What reads for one model: the items' texts, which are remembered on disk; and histories, where profiles are
+    documents: what users did is not.
+    """
+
+    items: TextEncoder
+    documents: TextEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +100,7 @@ class Serving:
             self._variants[SHADOW] = VariantConfig(shadow=True, model=FALLBACK, rank=self._rank)
         self._window_ttl_ms = window_ttl_ms
         self._encoder = encoder
-        # reads histories, where profiles are documents: what users did is not remembered on disk
-        self._documents = TextEncoder(encoder.name, encoder.device, precision=encoder.precision)
+        self._readers: dict[str, Readers] = {}
         self._trends = trends
         self._device = device
         self._indexes = indexes
@@ -312,6 +324,17 @@ class Serving:
         self._read = catalog, vectors
         return vectors
 
+    def _reading(self, model: UserModel | None) -> Readers:
+        """What reads for this model. Encoders that have been loaded are kept, a few: each is as large as BERT."""
+        adapter = model.adapter if model is not None else None
+        key = adapter.id if adapter is not None else ""
+        found = self._readers.pop(key, None)
+        if found is None:
+            encoder = self._encoder.adapted(adapter)
+            found = Readers(encoder, encoder.forgetful())
+        self._readers = dict(list(self._readers.items())[1 - READERS :]) | {key: found}
+        return found
+
     def _served(
         self,
         name: str,
@@ -343,6 +366,9 @@ class Serving:
         mix: Mix | None = None,
         like: Engine | None = None,
     ) -> Engine:
+        reading = self._reading(model)
+        if like is None and model is not None and model.adapter is not None:
+            texts = reading.items.encode(catalog.texts)
         return Engine(
             catalog,
             texts,
@@ -350,7 +376,7 @@ class Serving:
             mix,
             device=self._device,
             window_ttl_ms=self._window_ttl_ms,
-            encode=self._documents.encode,
+            encode=reading.documents.encode,
             seen=rank.seen,
             exposure=rank.exposure,
             rules=rank.rules,

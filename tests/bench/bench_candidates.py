@@ -39,8 +39,9 @@ def main() -> None:
     said = settings()
     data = load("movielens-100k", said.cache)
     catalog = Catalog.build(data.items)
-    texts = TextEncoder(said.encoder.name, "cpu", said.cache).encode(catalog.texts)
-    engine = Engine(catalog, texts, checkpoint.load(Path(args.model)) if args.model else None)
+    model = checkpoint.load(Path(args.model)) if args.model else None
+    encoder = TextEncoder(said.encoder.name, "cpu", said.cache).adapted(model.adapter if model else None)
+    engine = Engine(catalog, encoder.encode(catalog.texts), model)
     every = ExactIndex.of(np.arange(len(catalog)), engine.item_vectors)
     line = timeline(data.events, catalog)
     first = int(len(line) * 0.9)

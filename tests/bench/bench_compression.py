@@ -114,12 +114,14 @@ def main() -> None:
     data = load(args.data, s.cache)
     catalog = Catalog.build(data.items, 1)
     texts = [data.items[i].text_for_encoder() for i in catalog.ids]
-    full = TextEncoder(s.encoder.name, cache=s.cache).encode(texts)
+    encoder = TextEncoder(s.encoder.name, cache=s.cache)
+    full = encoder.encode(texts)
     world = World(data.events, catalog, data.items, lambda: full, weights=s.input.weights)
     found = {"text encoder": encoders(world, texts, s.encoder.name, args.every)}
     engines = {"fallback": Engine(catalog, full)}
     if args.model:
-        engines["trained"] = Engine(catalog, full, checkpoint.load(args.model))
+        model = checkpoint.load(args.model)
+        engines["trained"] = Engine(catalog, encoder.adapted(model.adapter).encode(texts), model)
     for name, engine in engines.items():
         found[f"vectors, {name}"] = vectors(world, engine, args.every)
     if args.plot:

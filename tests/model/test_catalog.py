@@ -37,3 +37,15 @@ def test_the_encoder_reads_title_categories_and_text():
     item = Item("1", "Alien (1979)", text="A ship.", categories=["Horror", "Sci-Fi"])
     assert item.text_for_encoder() == "Alien (1979). Horror, Sci-Fi. A ship"
     assert Item("2", "Bread").text_for_encoder() == "Bread"
+
+
+def test_a_category_has_its_items_and_an_item_its_categories_each_once():
+    kinds = (["film", "new", "film"], [], ["book"], ["new", "film"])
+    catalog = Catalog.build({f"i{k}": Item(f"i{k}", "x", categories=c) for k, c in enumerate(kinds)})
+    assert catalog.categories == [("film", "new"), (), ("book",), ("new", "film")]
+    members = catalog.members
+    assert dict(members.number) == {"film": 0, "new": 1, "book": 2}
+    assert [members.of(name).tolist() for name in ("film", "new", "book", "none")] == [[0, 3], [0, 3], [2], []]
+    assert members.numbers.tolist() == [0, 0, 1, 1, 2]
+    assert members.table(4).toarray().tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 0]]
+    assert Catalog.build({}).members.table(0).shape == (0, 0)

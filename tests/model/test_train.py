@@ -1,5 +1,7 @@
 """Training on a world with an obvious answer, and the data it is given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ import torch
 from model import resume
 from model.catalog import Catalog, Item
 from model.config import ModelConfig, TrainConfig
+from model.dataset import Events
 from model.engine import Engine
 from model.history import item_hash, item_hashes
 from model.longterm import Pooled
+from model.loss import answers
 from model.recommender import Recommender
 from model.replay import timeline
 from model.sequences import batch, sequences, windows
@@ -210,6 +214,49 @@ def test_a_batch_hides_what_was_met_before_each_target_and_nothing_else():
     assert made.asked.tolist() == [[False, False, True, True]]
     assert made.target.tolist() == [8, 9]
     assert [np.flatnonzero(m).tolist() for m in made.met] == [[5, 6, 7], [5, 6, 7, 8]]
+
+
+def baskets_of(*sizes: int):
+    """Sequences of one user who took baskets of so many items, all different, a minute apart."""
+    times = np.repeat(np.arange(len(sizes)), sizes) * 60_000
+    n = len(times)
+    names = np.array([f"i{k:02}" for k in range(n)], object)
+    who, none = np.array(["u"] * n, object), np.full(n, np.nan, np.float32)
+    events, catalog = Events(who, names, np.full(n, 2, np.uint8), times.astype(np.int64), none), shelf(n)
+    line = timeline(events, catalog)
+    return sequences(line, n, Pooled(text_vectors(n)), 8, again=True, baskets=True)
+
+
+def test_an_item_of_a_basket_is_answered_from_what_came_before_the_basket():
+    data = baskets_of(1, 2, 2)
+    made = batch(data, [(0, 0, 5)], length=5, items=5)
+    assert made.rows.tolist() == [[-1, *data.rows[:4].tolist()]]
+    assert made.target.tolist() == data.rows[1:].tolist()
+    # the four are asked at places 1 to 4, and answered where the first item stands (1) and the third (3)
+    assert made.back is not None
+    assert (np.flatnonzero(made.asked[0]) - made.back).tolist() == [1, 1, 3, 3]
+
+
+def test_a_window_that_begins_within_a_basket_does_not_ask_for_the_rest_of_it():
+    data = baskets_of(1, 3, 1)
+    made = batch(data, [(0, 1, 5)], length=4, items=5)
+    assert made.target.tolist() == data.rows[4:].tolist()  # the other two of the basket have nothing before them here
+
+
+def test_a_basket_is_told_by_nothing_of_itself():
+    """The vectors that answer two items of a basket are the same; without baskets, the second knows the first. A
+    profile is that before the basket, wherever a segment of it ends.
+    """
+    data = baskets_of(15, 3)
+    assert data.profile.tolist() == [0] * 16 + [1] * 2
+    text, config = text_vectors(18), ModelConfig(dim=16, layers=1, window=20, text_dim=8, items=18)
+    torch.manual_seed(0)
+    model = Recommender(config).eval()
+    for baskets, same in ((True, True), (False, False)):
+        made = batch(replace(data, baskets=baskets), [(0, 0, 18)], length=20, items=18)
+        with torch.inference_mode():
+            said = answers(model, made, data, torch.from_numpy(text)).numpy()
+        assert bool(np.allclose(said[-1], said[-3], atol=1e-6)) is same
 
 
 def test_an_item_hash_above_the_range_of_signed_numbers_is_found_again():

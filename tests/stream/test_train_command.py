@@ -6,11 +6,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from model.checkpoint import save
+from model.checkpoint import load, save
 from model.config import ModelConfig
+from model.encoder import TextEncoder
 from model.recommender import Recommender
 from stream.console.cli import app
 from stream.console.training import _parent, _train_config
@@ -48,6 +50,19 @@ def test_training_is_told_what_may_be_shown_again(monkeypatch: pytest.MonkeyPatc
     assert _train_config({}, {}).seen == "allow"
     monkeypatch.setenv("EDDYLINE_TRAIN__SEEN", "exclude")
     assert _train_config({}, {}).seen == "exclude"
+
+
+def test_texts_are_adapted_only_if_asked_for_and_never_for_a_model_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parts = ModelConfig().model_dump(exclude={"mix"})
+    assert not _train_config({}, {}).adapt.enabled
+    assert _train_config({}, {}, adapt=True).adapt.enabled
+    with pytest.raises(ConfigError, match="reads texts as before"):
+        _train_config({}, {}, parts, adapt=True)
+    monkeypatch.setenv("EDDYLINE_TRAIN__ADAPT__ENABLED", "true")
+    assert _train_config({}, {}).adapt.enabled
+    assert not _train_config({}, {}, parts).adapt.enabled
 
 
 @pytest.mark.parametrize(
@@ -89,6 +104,27 @@ def test_training_goes_on_from_a_folder_and_the_record_names_it(tmp_path: Path) 
         app, ["train", str(data), "--device", "cpu", "--out", str(second), "--from", str(second)]
     )
     assert "bring newer ones" in str(again.exception)
+
+
+def test_a_model_that_goes_on_reads_texts_as_it_was_taught_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, first, second = tmp_path / "shop", tmp_path / "1", tmp_path / "2"
+    data.mkdir()
+    lines = [f"u{u},i{(u + n) % 12},click,{1000 * (20 * n + u)}" for n in range(9) for u in range(20)]
+    (data / "events.csv").write_text("\n".join(["user,item,action,ts", *lines]))
+    for name, value in (("STEPS", "2"), ("PAIRS", "4")):
+        monkeypatch.setenv(f"EDDYLINE_TRAIN__ADAPT__{name}", value)
+    monkeypatch.setenv("EDDYLINE_CACHE", str(tmp_path))
+    small = ["--short-term", "cnn", "--long-term", "pooled", "--dim", "16", "--layers", "1"]
+    for asked in (
+        ["--end", "0.6", "--out", str(first), "--adapt-texts", *small],
+        ["--out", str(second), "--from", str(first)],
+    ):
+        done = CliRunner().invoke(app, ["train", str(data), "--device", "cpu", "--epochs", "1", *asked])
+        assert done.exit_code == 0, done.output
+    taught, goes_on = load(first).adapter, load(second).adapter
+    assert taught is not None and goes_on is not None and goes_on.id == taught.id
+    texts = TextEncoder(adapter=taught).encode([f"i{n}" for n in range(12)])
+    np.testing.assert_allclose(load(first).text_mean.numpy(), texts.mean(0), atol=1e-5)
 
 
 def test_a_folder_that_does_not_say_what_it_has_learned_is_not_gone_on_from(tmp_path: Path) -> None:

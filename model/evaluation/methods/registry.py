@@ -113,14 +113,13 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 
 def released(world: World, folder: Path) -> list[Method]:
-    """A model folder: as it is released, its vectors alone, and, where people are described, as if they were not."""
-    engine = Engine(
-        world.catalog,
-        world.texts(),
-        checkpoint.load(folder),
-        encode=world.encode,
-        exposure=world.exposure,
-        diversity=world.diversity,
-    )
+    """A model folder: as it is released, its vectors alone, those of its texts alone where it has adapted them (beside
+    `fallback-neural`), and, where people are described, as if they were not.
+    """
+    model = checkpoint.load(folder)
+    texts, read = world.read_by(model.adapter)
+    engine = Engine(world.catalog, texts, model, encode=read, exposure=world.exposure, diversity=world.diversity)
     made: list[Method] = [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]
+    if model.adapter is not None:
+        made.append(Served(world, Engine(world.catalog, texts), "adapted texts", neural_only=True))
     return [*made, Served(world, engine, "released, no users.csv", people=False)] if len(world.people) else made

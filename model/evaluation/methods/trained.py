@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import checkpoint
+from model import adapt, checkpoint
+from model.adapter import Adapter, AdapterError
 from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
@@ -88,11 +90,13 @@ class Trained(Method):
     def learn(self, line: Timeline, end: int) -> None:
         model = self.model(line, end)
         world = self.world
+        texts, read = world.read_by(model.adapter)
         engine = Engine(
             world.catalog,
-            world.texts(),
+            texts,
             model,
-            encode=world.encode,
+            encode=read,
+            seen=self.config.seen,
             exposure=world.exposure,
             diversity=world.diversity,
         )
@@ -117,17 +121,22 @@ class Trained(Method):
     def _trained(self, line: Timeline, end: int) -> Recommender:
         world, kept = self.world, self._kept(end)
         start, since = self._begin(line, end)
+        events, (valid, learned) = events_of(line, end, world.catalog), self._valid(line, end)
+        adapter = start.adapter if start is not None else self._adapter(events.take(slice(0, learned)), valid is None)
+        texts, read = world.read_by(adapter)
         made = train(
-            events_of(line, end, world.catalog),
+            events,
             world.catalog,
-            world.texts(),
+            texts,
             self.config,
-            encode=world.encode,
+            encode=read,
             resumable=kept and kept.with_suffix(".resume"),
             start=start,
             since=since,
-            valid=self._valid(line, end),
+            valid=valid,
+            learned=learned,
         )
+        made.adapter = adapter
         at = liked(line, 0, end)
         made.leanings = Leanings.learned(
             world.described[line.users[at]], line.rows[at], world.people.about, world.catalog
@@ -140,6 +149,14 @@ class Trained(Method):
         """A model to go on from, and the newest event that it has learned: none."""
         return None, None
 
+    def _adapter(self, events: Events, held_out: bool) -> Adapter | None:
+        """What these events say of the texts, where that is asked for."""
+        if not self.config.adapt.enabled:
+            return None
+        if self.world.encoder is None:
+            raise AdapterError("texts are adapted in a text encoder: bring one")
+        return adapt.learned(events, self.world.catalog, self.world.encoder, self.config, held_out)
+
     def _kept(self, end: int) -> Path | None:
         """The folder that the model of the first `end` events is kept in."""
         if self.world.keep is None:
@@ -147,20 +164,24 @@ class Trained(Method):
         self.world.keep.mkdir(parents=True, exist_ok=True)
         return self.world.keep / f"{self.name.replace('/', '-')}-{self.config.seed}"
 
-    def _valid(self, line: Timeline, end: int) -> Validation | None:
-        """The questions that settings are chosen by, where none of them is about what is learned; else None: the last
-        part of what is learned chooses.
+    def _valid(self, line: Timeline, end: int) -> tuple[Validation | None, int]:
+        """The questions that settings are chosen by, where the exam has them, and how many events are learned before
+        these are asked; else None: the last part of what is learned chooses.
         """
-        exam = self._exam
-        if exam is None or exam.line is not line or exam.end != end:
-            return None
-        papers = thinned(exam, self.config.validation_events)
+        exam, catalog = self._exam, self.world.catalog
+        if exam is None or not exam.chooses or exam.line is not line or exam.end > end:
+            return None, end
+        papers, params = thinned(exam, self.config.validation_events), OnlineParams()
         if not papers:
-            return None
-        params, catalog = OnlineParams(), self.world.catalog
-        online = OnlineScores.build(catalog, line.counts(end, params), line.as_of(end, params), params)
+            return None, end
+
+        @cache
+        def online(known: int) -> OnlineScores:
+            return OnlineScores.build(catalog, line.counts(known, params), line.as_of(known, params), params)
+
+        known = [online(p.known if exam.online else exam.end) for p in papers]
         targets = np.concatenate([p.targets for p in papers])
-        return Validation([p.asked.histories for p in papers], [online] * len(papers), targets)
+        return Validation([p.asked.histories for p in papers], known, targets), len(events_of(line, exam.end, catalog))
 
     def add(self, line: Timeline, first: int, last: int) -> None:
         self._served.add(line, first, last)
@@ -195,8 +216,9 @@ class Part(Method):
         left = self._kind(whole.config)
         left.load_state_dict(whole.state_dict())
         left.leanings = whole.leanings
+        texts, read = self._world.read_by(whole.adapter)
         mix = left.mix if self._vectors else left.mix.model_copy(update={"neural": 0.0, "text": 0.0})
-        engine = Engine(self._world.catalog, self._world.texts(), left.eval(), mix, encode=self._world.encode)
+        engine = Engine(self._world.catalog, texts, left.eval(), mix, encode=read)
         self._served = Served(self._world, engine, self.name, not self._counts, people=self._people)
         self._served.learn(line, end)
 

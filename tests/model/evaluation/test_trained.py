@@ -12,8 +12,8 @@ from model.evaluation import temporal
 from model.evaluation.exams import World
 from model.evaluation.methods import trained
 from model.evaluation.methods.trained import NO_USERS, PARTS, Trained
-from model.evaluation.protocols import evaluate
-from tests.model.evaluation.worlds import ring_world, world_of
+from model.evaluation.protocols import evaluate, trained_for
+from tests.model.evaluation.worlds import happened, ring_world, world_of
 from tests.model.worlds import ring_walks
 
 TINY = TrainConfig(
@@ -80,8 +80,9 @@ def given_to_choose_by(world: World, protocol: str, monkeypatch: pytest.MonkeyPa
         return train(*args, **named)
 
     monkeypatch.setattr(trained, "train", noted)
-    (method,) = evaluate(world, protocol, [Trained(world, NAME, 0)], k=1)["loo" if protocol == "loo" else "temporal"][1]
-    assert isinstance(method, Trained) and method.settings()["held_out"] == (0 if given[0] else 108)
+    (method,) = evaluate(world, protocol, [Trained(world, NAME, 0)], k=1)[protocol][1]
+    held_out = {"loo": 0, "temporal": 108, "basket": 30}
+    assert isinstance(method, Trained) and method.settings()["held_out"] == held_out[protocol]
     return given
 
 
@@ -90,6 +91,38 @@ def test_epochs_are_chosen_on_the_exam_where_its_questions_are_not_learned(
 ):
     assert given_to_choose_by(world, "loo", monkeypatch) == [60]  # the last but one of each of 60 users
     assert given_to_choose_by(world, "temporal", monkeypatch) == [None]  # these are learned before the test
+    assert given_to_choose_by(world, "basket", monkeypatch) == [30]  # no other event is asked as they are
+
+
+def test_models_are_trained_for_what_a_protocol_asks():
+    assert trained_for("temporal", TINY) == trained_for("loo", TINY) == TINY
+    assert trained_for("basket", TINY) == TINY.model_copy(update={"seen": "allow", "baskets": True})
+    assert trained_for("session-stream", TINY) == TINY.model_copy(update={"seen": "allow"})
+
+
+def test_a_model_learns_what_is_in_the_next_basket():
+    """Everybody takes two things, and a minute later the next two on the ring: of 12, two are next, and any of what
+    was met may come again.
+    """
+    events, _ = ring_walks(users=60, steps=20)
+    when = np.arange(len(events)) // 60
+    events = replace(events, ts=(when // 2 * 60_000 + np.arange(len(events)) % 60).astype(np.int64))
+    order = np.argsort(events.ts, kind="stable")
+    world = replace(world_of(events.take(order), 12), train=trained_for("basket", TINY))
+    table, _ = evaluate(world, "basket", [Trained(world, NAME, 0)], k=2)["basket"]
+    assert float(table.metrics(NAME)["hr@2"].mean()) > 0.9
+
+
+def test_a_model_goes_through_session_stream_and_learns_to_come_back():
+    """Sessions in two weeks that take two things in turn: what comes next is what was met before the last."""
+    week, rows = 7 * 86_400_000, []
+    for s in range(120):
+        for step in range(6):
+            rows.append((f"s{s:03}", s % 6 + 6 * (step % 2), s // 60 * week + 1000 * (s * 10 + step)))
+    events = happened(sorted(rows, key=lambda row: row[2]))
+    world = replace(world_of(events, 12), train=trained_for("session-stream", TINY))
+    table, _ = evaluate(world, "session-stream", [Trained(world, NAME, 0)], k=1, rows=["static"])["static"]
+    assert float(table.metrics(NAME)["hr@1"].mean()) > 0.9
 
 
 def test_models_are_kept_and_an_interrupted_training_goes_on(
