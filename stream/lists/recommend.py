@@ -288,7 +288,7 @@ class Recommender:
         return [
             self._message(served, w, r, int(length), float(short), profile, applied, part.variant, now, moment)
             for w, r, length, short, profile, applied in zip(
-                interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
+                interests.users, ranked, lengths, fused.short.tolist(), profiles, interests.applied, strict=True
             )
         ]
 

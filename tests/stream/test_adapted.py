@@ -22,7 +22,9 @@ from model.encoder import TextEncoder
 from model.engine import Engine
 from model.recommender import Recommender
 from stream.lists.indexes import Indexes
-from stream.lists.serving import FALLBACK, READERS, Served, Serving
+from stream.lists.lineup import Lineup
+from stream.lists.serving import READERS, Serving
+from stream.lists.variants import FALLBACK, SHADOW
 from stream.process.monitor import Monitor
 from stream.trends import Trends, TrendsConfig
 from tests.stream.test_systems import Record, released
@@ -49,7 +51,7 @@ def announced(folder: Path, brought: Adapter | None) -> Record:
     return released(folder)
 
 
-async def serve(encoder: TextEncoder, folder: Path, release: Record) -> tuple[Served, Serving]:
+async def serve(encoder: TextEncoder, folder: Path, release: Record) -> tuple[Lineup, Serving]:
     """What a worker serves that follows this release."""
     indexes = Indexes(IndexConfig(keep=False), "cpu", folder / "indexes")
     serving = Serving(encoder, Trends(TrendsConfig()), "cpu", indexes, "catalog", Monitor(), shadow=True)
@@ -68,15 +70,16 @@ async def serve(encoder: TextEncoder, folder: Path, release: Record) -> tuple[Se
 def test_each_reads_the_catalogue_with_its_own_encoder(tmp_path: Path) -> None:
     encoder, brought = TextEncoder(cache=tmp_path / "cache"), adapter()
     release = announced(tmp_path / "model", brought)
-    served, serving = asyncio.run(serve(encoder, tmp_path, release))
+    lineup, serving = asyncio.run(serve(encoder, tmp_path, release))
+    served, shadow = lineup.first, lineup.shadows[SHADOW]
     plain = TextEncoder().encode(CATALOG.texts)
     adapted = TextEncoder(adapter=brought).encode(CATALOG.texts)
     assert np.abs(plain - adapted).max() > 0.01
     model = checkpoint.load(tmp_path / "model")
     expected = Engine(CATALOG, adapted, model, encode=encoder.encode).item_vectors
     np.testing.assert_allclose(served.engine.item_vectors, expected, atol=1e-5)
-    assert served.shadow is not None and served.shadow.name == FALLBACK
-    np.testing.assert_allclose(served.shadow.engine.item_vectors, Engine(CATALOG, plain).item_vectors, atol=1e-5)
+    assert shadow.name == FALLBACK
+    np.testing.assert_allclose(shadow.engine.item_vectors, Engine(CATALOG, plain).item_vectors, atol=1e-5)
     documents = serving._reading(model).documents  # what users did is read alike, and does not lie on the disk
     np.testing.assert_allclose(documents.encode(["today: buy Rye bread."])[0] @ adapted[0], 1, atol=0.6)
     assert documents._cache is None and documents.adapter is not None and documents.adapter.id == brought.id
