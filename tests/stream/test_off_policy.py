@@ -16,7 +16,7 @@ from model.terms import Terms
 from stream import messages
 from stream.console.cli import app
 from stream.errors import ConfigError
-from stream.lists.recommend import _drawn
+from stream.lists.telling import drawn
 
 LISTS, SHOWING = 400, ExploreConfig(method="epsilon", epsilon=0.5, pool=3)
 
@@ -39,7 +39,7 @@ def recommendations(lists: Arranged) -> list[bytes]:
         source = messages.Source("v1", "click", 0, i, 1, {"click": i})
         interest = messages.Interest(1.0, 0.0, 3, None)
         event = messages.Recommendation(
-            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, _drawn(told.of(i, 2))
+            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, drawn(told.of(i, 2))
         )
         found.append(messages.encode(event))
     return found

@@ -95,6 +95,7 @@ async def answered(encoder: TextEncoder, folder: Path) -> dict[str, list[message
         SHADOW,
         monitor,
         ThreadPoolExecutor(1),
+        True,
         lambda: 0,
     )
     try:
