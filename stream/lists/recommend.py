@@ -79,12 +79,13 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Messages, one a user, to a topic each time; and the items that are emitted, where it matters whether they have
-    changed.
+    """Messages, one a user, to a topic each time; the items that are emitted, where it matters whether they have
+    changed; and the catalogue's version that they were made from.
     """
 
     outs: list[tuple[str, list[Out]]]
     items: list[list[str]]
+    version: int
 
 
 class Sent(NamedTuple):
@@ -254,7 +255,8 @@ class Recommender:
         lists = [(self._topic, together(emitted, made[: len(emitted)]))]
         lists += [(self._shadow_topic, shadow) for shadow in made[len(emitted) :]]
         outs = [(topic, records(events, interests.users)) for topic, events in lists]
-        return Lists(outs, [[item.item for item in event.items] for event in lists[0][1]] if self.changes else [])
+        items = [[item.item for item in event.items] for event in lists[0][1]] if self.changes else []
+        return Lists(outs, items, parts[0].served.catalog.version)
 
     def _lists(self, part: Part, profiles: Sequence[Profile | None] | None) -> list[Recommendation]:
         served, interests = part.served, part.interests
@@ -291,11 +293,19 @@ class Recommender:
         return fatigue(came, served.catalog, now, served.fatigue)
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
-        """Write lists to the partitions their users' events came from; tickets close as they are acknowledged."""
+        """Write lists to the partitions their users' events came from; tickets close as they are acknowledged.
+
+        Lists that a new catalogue has overtaken are not written: they may have items that it withdraws.
+        """
         users = interests.users
-        order = sorted(self._to_send(users, lists.items), key=lambda i: users[i].partition)
+        order = sorted(range(len(users)), key=lambda i: users[i].partition)
         for partition, group in groupby(order, key=lambda i: users[i].partition):
             members = list(group)
+            if lists.version != self._serving.current.catalog.version:
+                await self._again([users[i] for i in members])
+                continue
+            if not (members := self._to_send(members, users, lists.items)):
+                continue
             sent = [Sent(users[i], *self._sending(users[i], lists.items, i)) for i in members]
             futures: list[asyncio.Future] = []
             try:
@@ -308,12 +318,13 @@ class Recommender:
             self._acks.add(task)
             task.add_done_callback(self._acks.discard)
 
-    def _to_send(self, users: Sequence[Waiting], items: Sequence[Sequence[str]]) -> list[int]:
+    def _to_send(self, members: list[int], users: Sequence[Waiting], items: Sequence[Sequence[str]]) -> list[int]:
         """All, or those whose list is another one than the last; the others are answered by that."""
         if self.changes is None:
-            return list(range(len(users)))
+            return members
         kept: list[int] = []
-        for i, w in enumerate(users):
+        for i in members:
+            w = users[i]
             if w.request is None and self.changes.unchanged(w.key, items[i]):
                 self._monitor.suppressed += 1
                 self._source.answered(w.ticket)
@@ -342,13 +353,17 @@ class Recommender:
         """The broker did not take the lists: their users wait again, and a newer list will do as well."""
         self._monitor.failures["emit"] += 1
         log.warning("%d lists were not acknowledged (%r); their users wait again", len(sent), error)
-        touched = [s for s in sent if s.user.request is None]
-        self.pace.failed(s.user.key for s in touched)
         if self.changes is not None:
-            for s in touched:
-                self.changes.failed(s.user.key, s.number)
-        await asyncio.sleep(1.0)
-        self._source.progress.give_back(s.user for s in sent)
+            for s in sent:
+                if s.user.request is None:
+                    self.changes.failed(s.user.key, s.number)
+        await self._again([s.user for s in sent], after_s=1.0)
+
+    async def _again(self, users: Sequence[Waiting], after_s: float = 0.0) -> None:
+        """These had no list after all, and wait again."""
+        self.pace.failed(w.key for w in users if w.request is None)
+        await asyncio.sleep(after_s)
+        self._source.progress.give_back(users)
         self.wake()
 
 

@@ -39,7 +39,7 @@ def recommendations(lists: Arranged) -> list[bytes]:
         source = messages.Source("v1", "click", 0, i, 1, {"click": i})
         interest = messages.Interest(1.0, 0.0, 3, None)
         event = messages.Recommendation(
-            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, drawn(told.of(i, 2))
+            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, drawn=drawn(told.of(i, 2))
         )
         found.append(messages.encode(event))
     return found
