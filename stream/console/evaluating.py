@@ -162,6 +162,7 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
         encode=TextEncoder(s.encoder.name, precision=s.encoder.precision).encode,
         train=how,
         keep=Path(keep) if keep else None,
+        rules=s.rank.rules,
         exposure=s.rank.exposure,
         diversity=s.rank.diversity,
         places=k or length_of(protocol),
