@@ -10,6 +10,7 @@ The tree::
     │   └── TopicError                    a topic is missing, or not shaped as the pipeline needs it
     ├── StateError               exit 5   stored state is not of these topics, or cannot be read
     ├── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
+    ├── LogError                 exit 6   lists or feedback that were kept are not there, or say nothing
     └── UnansweredError          exit 1   no worker has answered a request in time
 
 Exit codes of the `eddyline` command: 0 done, 1 failed otherwise, 2 wrong usage (unknown flag or command),
@@ -72,6 +73,12 @@ class StateError(EddylineError):
 
 class ModelError(EddylineError):
     """A model folder or release is absent, corrupt, or does not fit the catalogue. Stop."""
+
+    exit_code = 6
+
+
+class LogError(EddylineError):
+    """Lists or feedback that were kept are not there, cannot be read, or say nothing of what was asked. Stop."""
 
     exit_code = 6
 

@@ -267,7 +267,7 @@ def parse(record: Record, decoder: msgspec.json.Decoder[Value], largest: int, bo
     """
     value = record.value
     if value is None:
-        raise ValueError("the value is null; an event topic has no tombstones")
+        raise ValueError("the value is null; there are no tombstones in this topic")
     if not value:
         raise ValueError("the value is empty")
     if len(value) > largest:

@@ -1,7 +1,8 @@
 """What was said and what came of it, read back: lists, shadow lists and feedback, from files or from their topics.
 
-Not what they tell (`model.evaluation.variants`). Files are as the topics are: JSON lines, or parquet with a column for
-each field. What cannot be read is counted, not refused: whoever writes feedback may err, and a log goes on for weeks.
+Not what they tell (`model.evaluation.variants`, `model.evaluation.offpolicy`). Files are as the topics are: JSON lines,
+or parquet with a column for each field. What cannot be read is counted, not refused: whoever writes feedback may err,
+and a log goes on for weeks.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation.variants import OUTCOMES, UNKNOWN, UNNAMED, Logged
-from stream.errors import EddylineError
+from stream.errors import LogError
 from stream.kafka.clients import KafkaConfig, consumer
 from stream.kafka.topics import TopicsConfig, topic_partitions
+from stream.messages import Drawn, Feedback
 
+TOPICS = "topics"
+"""In place of a folder: read the topics themselves."""
 LISTS, SHADOWS, FEEDBACK = "recommendations", "shadow", "feedback"
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 PARQUET = ".parquet"
@@ -27,36 +31,21 @@ PARQUET = ".parquet"
 T = TypeVar("T")
 
 
-class LogError(EddylineError):
-    """Logs that are not there, or hold nothing that can be read."""
-
-    exit_code = 6
-
-
 class Item(msgspec.Struct, frozen=True):
-    """Of a list's item, what a comparison reads."""
+    """Of a list's item, what an evaluation reads."""
 
     item: str
+    propensity: float = 1.0
 
 
 class Said(msgspec.Struct, frozen=True):
-    """Of a list (`stream.messages.Recommendation`), what a comparison reads."""
+    """Of a list (`stream.messages.Recommendation`), what an evaluation reads."""
 
     id: str
     user: str
     variant: str
     items: list[Item]
-
-
-class Feedback(msgspec.Struct, frozen=True):
-    """What came of an item: `recommendation` is the id of the list that it was in, where that is known."""
-
-    user: str
-    outcome: Literal["shown", "clicked", "bought", "liked", "disliked", "hidden"]
-    item: str | None = None
-    recommendation: str | None = None
-    value: float | None = None
-    ts: int | str | None = None
+    drawn: Drawn | None = None
 
 
 class Log(NamedTuple):
@@ -66,6 +55,11 @@ class Log(NamedTuple):
     shadows: list[Said]
     feedback: list[Feedback]
     unreadable: int
+
+
+async def of(data: str, kafka: KafkaConfig, topics: TopicsConfig) -> Log:
+    """From a folder, or from `TOPICS`; see `of_files` and `of_topics`."""
+    return await of_topics(kafka, topics) if data == TOPICS else of_files(Path(data))
 
 
 def of_files(folder: Path) -> Log:

@@ -1,4 +1,5 @@
-"""The recommendation event: its fields, its name, its headers. docs/schemas/recommendation.json is made from here.
+"""The recommendation event: its fields, its name, its headers. docs/schemas/recommendation.json is made from here. And
+feedback, what others say came of it.
 
 Only the shape of what is said; who is answered, when and with what is decided elsewhere.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -103,6 +104,19 @@ class Recommendation(msgspec.Struct, frozen=True):
     source: Source
     correlation_id: str | msgspec.UnsetType = msgspec.UNSET
     drawn: Drawn | msgspec.UnsetType = msgspec.UNSET
+
+
+class Feedback(msgspec.Struct, frozen=True, gc=False):
+    """What came of an item of a list. `recommendation`: the id of the list, where that is known; `value`: of what was
+    bought; `ts`: in ms, where it is missing the record's.
+    """
+
+    user: str
+    outcome: Literal["shown", "clicked", "bought", "liked", "disliked", "hidden"]
+    item: str | None = None
+    recommendation: str | None = None
+    value: float | None = None
+    ts: int | None = None
 
 
 encode = msgspec.json.Encoder().encode

@@ -44,6 +44,6 @@ def papers(world: World, line: Timeline, first: int, last: int, refresh: int = 2
         if len(at):
             histories = shelf.cut(*shelf.span(line.users[at], line.times[at]))
             rows = world.catalog.index_of(histories.items)
-            asked = Asked(line.users[at], line.times[at], histories, rows, world.catalog.in_stock[None])
+            asked = Asked(line.users[at], line.times[at], histories, rows, world.shown[None])
             yield Paper(asked, line.rows[at].astype(np.int64), start)
         start = end

@@ -66,7 +66,7 @@ def _papers(world: World, whole: Timeline, held: NDArray[np.int64], known: int) 
         at = able[first : first + BATCH]
         histories = shelf.cut(*shelf.span(whole.users[at], whole.times[at]))
         rows = catalog.index_of(histories.items)
-        allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & catalog.in_stock
+        allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & world.shown
         keep = np.flatnonzero(allowed[np.arange(len(at)), whole.rows[at]])
         if len(keep):
             asked = Asked(whole.users[at[keep]], whole.times[at[keep]], histories.take(keep), rows[keep], allowed[keep])

@@ -26,6 +26,7 @@ from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
 from model.people import People
 from model.replay import Timeline
+from model.rules import Rules, RulesConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +35,9 @@ class World:
     first asked for. `seed` is that of whatever is random; `encode` reads texts, for profiles that are documents;
     `encoder` is what adapters are learned on;
     `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
-    state while they are trained, from which an interrupted training goes on. `exposure` bounds lists of `places`
-    items, and `diversity` re-ranks them; `variation` is that of `online.steady`. `people` is what is known of users
-    beside what they did.
+    state while they are trained, from which an interrupted training goes on. `rules` say what anyone may be shown
+    (pins, quotas and boosts are left out); `exposure` bounds lists of `places` items, and `diversity` re-ranks them;
+    `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
     """
 
     events: Events
@@ -48,6 +49,7 @@ class World:
     encode: Encode | None = None
     train: TrainConfig | None = None
     keep: Path | None = None
+    rules: RulesConfig | None = None
     exposure: ExposureConfig | None = None
     diversity: DiversityConfig | None = None
     places: int = 10
@@ -66,6 +68,11 @@ class World:
             encoder = self.encoder.adapted(adapter)
             self._adapted[adapter.id] = encoder.encode(self.catalog.texts), encoder.forgetful().encode
         return self._adapted[adapter.id]
+
+    @cached_property
+    def shown(self) -> NDArray[np.bool_]:
+        """Items that the rules leave to anyone, bool[N]: without any, those in stock."""
+        return Rules(self.rules or RulesConfig(), self.catalog).anyone
 
     @cached_property
     def described(self) -> NDArray[np.int64]:

@@ -53,7 +53,7 @@ def _paper(world: World, whole: Timeline, shelf: Shelf, at: NDArray, known: int)
     at = at[(whole.rows[at] >= 0) & (whole.weights[at] > 0)]
     histories = shelf.cut(*shelf.span(whole.users[at]))
     rows = catalog.index_of(histories.items)
-    allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & catalog.in_stock
+    allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & world.shown
     new = allowed[np.arange(len(at)), whole.rows[at]]
     if new.any():
         at, keep = at[new], np.flatnonzero(new)

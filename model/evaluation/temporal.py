@@ -50,6 +50,6 @@ def papers(world: World, line: Timeline, first: int, last: int, refresh: int, st
             continue
         histories = (past.before(start, end, strict=True) if strict else histories).take(at)
         rows = catalog.index_of(histories.items)
-        allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & catalog.in_stock
+        allowed = unseen(rows, histories, catalog.seen32, len(catalog)) & world.shown
         asked = Asked(line.users[start + at], line.times[start + at], histories, rows, allowed)
         yield Paper(asked, line.rows[start + at].astype(np.int64), start)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.fatigue import OUTCOME_CODE
 from model.metrics import Interval, apart, bootstrap, coverage
 
-OUTCOMES = ("shown", "clicked", "bought", "liked", "disliked", "hidden")
+OUTCOMES = tuple(OUTCOME_CODE)
 SHOWN, CLICKED, BOUGHT = range(3)
 UNNAMED, UNKNOWN = -1, -2
 """In place of a list: the outcome names none, or one that is not there."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream.console.common import err, out, run, settings
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from model.metrics import Interval
 
 PROTOCOL = "variants"
-TOPICS = "topics"
-"""In place of a folder: read the topics themselves."""
 
 
 def compare(data: str, as_json: bool) -> None:
@@ -25,10 +22,10 @@ def compare(data: str, as_json: bool) -> None:
     from model.evaluation.variants import MISMATCH, as_dict
     from model.evaluation.variants import compare as compared
     from stream.lists.variants import shares
-    from stream.logged import columns, of_files, of_topics
+    from stream.logged import columns, of
 
     s = settings()
-    log = run(of_topics(s.kafka, s.topics)) if data == TOPICS else of_files(Path(data))
+    log = run(of(data, s.kafka, s.topics))
     logged, repeated = columns(log)
     found = compared(logged, shares(s.variants) if s.variants else None)
     if as_json:

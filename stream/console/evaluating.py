@@ -16,6 +16,7 @@ from stream.console.common import Json, out, progress, settings
 from stream.console.comparing import PROTOCOL as VARIANTS
 from stream.console.comparing import compare
 from stream.console.offpolicy import OUTCOMES, POLICIES, off_policy
+from stream.console.offpolicy import PROTOCOL as OFF_POLICY
 from stream.console.training import Data, catalogued, texts_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def evaluate(
         str,
         typer.Option(
             help="temporal, basket, loo, continual or session-stream; off-policy or variants, where DATA is a folder "
-            "with lists and feedback as they are in their topics (or `topics`, for variants)."
+            "with lists and feedback as they are in their topics, or `topics` for these themselves."
         ),
     ] = "temporal",
     models: Annotated[
@@ -92,7 +93,7 @@ def evaluate(
     if protocol == VARIANTS:
         compare(data, as_json)
         return
-    if protocol == "off-policy":
+    if protocol == OFF_POLICY:
         off_policy(data, policies, outcomes, as_json)
         return
     from model.config import TrainConfig
@@ -164,6 +165,7 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
         encoder=encoder,
         train=how,
         keep=Path(keep) if keep else None,
+        rules=s.rank.rules,
         exposure=s.rank.exposure,
         diversity=s.rank.diversity,
         places=k or length_of(protocol),

@@ -1,68 +1,45 @@
-"""`eddyline evaluate FOLDER --protocol off-policy`: what other ways to explore would have been worth.
+"""`eddyline evaluate --protocol off-policy`: what other ways to explore would have been worth.
 
-Reads messages of the recommendations and feedback topics as files, a message a line of JSON or a row of Parquet; how
-values come of them is in `model/evaluation/offpolicy.py`.
+Lists and feedback are read by `stream/logged.py`; how values come of them is in `model/evaluation/offpolicy.py`.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from rich.table import Table as Grid
 
 from model.evaluation.offpolicy import Logged, Value, values
 from model.explore import ExploreConfig
-from stream import messages
-from stream.console.common import out
-from stream.errors import ConfigError
+from model.fatigue import OUTCOME_CODE
+from stream.console.common import out, run, settings
+from stream.errors import ConfigError, LogError
 
+if TYPE_CHECKING:  # Kafka is behind it
+    from stream.logged import Log, Said
+
+PROTOCOL = "off-policy"
 POLICIES = "greedy,epsilon=0.1,softmax=0.5"
 OUTCOMES = "clicked"
 SHOWN = "shown"
 
 
-class LoggedItem(msgspec.Struct):
-    """What is read of an item of a list."""
-
-    item: str
-    propensity: float
-
-
-class LoggedList(msgspec.Struct):
-    """What is read of a recommendation."""
-
-    id: str
-    user: str
-    items: list[LoggedItem]
-    drawn: messages.Drawn | None = None
-
-
-class Feedback(msgspec.Struct):
-    """What came of one item of a list."""
-
-    recommendation: str
-    item: str
-    outcome: str
-
-
-Read = TypeVar("Read", LoggedList, Feedback)
-
-
-def off_policy(folder: str, policies: str, outcomes: str, as_json: bool) -> None:
+def off_policy(data: str, policies: str, outcomes: str, as_json: bool) -> None:
     """Print the value of a list under each policy, with intervals."""
+    from stream.logged import FEEDBACK, LISTS, of
+
     wanted, worth = _policies(policies), _outcomes(outcomes)
-    feedback = list(_messages(Path(folder), "feedback", Feedback))
-    logged = columns(_messages(Path(folder), "recommendations", LoggedList), feedback, worth)
+    s = settings()
+    log = run(of(data, s.kafka, s.topics))
+    logged = columns(log, worth)
     if not len(logged):
-        raise ConfigError(
-            f"no list in {folder} was shown", "bring recommendations and the feedback to them, of the same days"
+        raise LogError(
+            f"no list in {data} has feedback",
+            f"bring {FEEDBACK} beside the {LISTS}, of the same days, each with the id of its list",
         )
     found = values(logged, wanted)
     if as_json:
@@ -70,25 +47,31 @@ def off_policy(folder: str, policies: str, outcomes: str, as_json: bool) -> None
             name: {k: list(v.values()) if isinstance(v, dict) else v for k, v in asdict(value).items()}
             for name, value in found.items()
         }
-        print(json.dumps({"data": folder, "protocol": "off-policy", "lists": len(logged), "policies": said}))
+        told = {"data": data, "protocol": PROTOCOL, "lists": len(logged), "policies": said}
+        print(json.dumps(told | {"unreadable": log.unreadable}))
         return
-    out.print(_grid(found, f"{folder}: {outcomes} of a list, {len(logged)} lists of {len(set(logged.users))} users"))
+    out.print(_grid(found, f"{data}: {outcomes} of a list, {len(logged)} lists of {len(set(logged.users))} users"))
+    if log.unreadable:
+        out.print(f"{log.unreadable} records could not be read", highlight=False)
 
 
-def columns(lists: Iterator[LoggedList], feedback: list[Feedback], worth: Mapping[str, float]) -> Logged:
-    """Lists and what came of them. A list counts once, however often it was delivered; where feedback says what was
-    shown, only lists of which something was. Of an item with several outcomes the one that is worth most counts.
+def columns(log: Log, worth: Mapping[str, float]) -> Logged:
+    """Lists and what came of them; none where there is no feedback to any. A list counts once, however often it was
+    delivered; where feedback says what was shown, only lists of which something was. Of an item with several outcomes
+    the one that is worth most counts.
     """
     of_item: dict[tuple[str, str], float] = {}
-    for said in feedback:
-        at = said.recommendation, said.item
-        of_item[at] = max(of_item.get(at, 0.0), worth.get(said.outcome, 0.0))
-    shown = {said.recommendation for said in feedback if said.outcome == SHOWN}
-    kept = {one.id: one for one in lists if one.items and (not shown or one.id in shown)}
-    return _columns(list(kept.values()), of_item)
+    for said in log.feedback:
+        if said.recommendation is not None and said.item is not None:
+            at = said.recommendation, said.item
+            of_item[at] = max(of_item.get(at, 0.0), worth.get(said.outcome, 0.0))
+    came = {said.recommendation for said in log.feedback}
+    shown = {said.recommendation for said in log.feedback if said.outcome == SHOWN}
+    kept = {one.id: one for one in log.lists if one.items and (not shown or one.id in shown)}
+    return _columns([] if came.isdisjoint(kept) else list(kept.values()), of_item)
 
 
-def _columns(lists: list[LoggedList], of_item: Mapping[tuple[str, str], float]) -> Logged:
+def _columns(lists: Sequence[Said], of_item: Mapping[tuple[str, str], float]) -> Logged:
     n = max((len(one.items) for one in lists), default=0)
     wide = max((len(one.drawn.utilities) for one in lists if one.drawn), default=0)
     number: dict[str, int] = {}
@@ -108,33 +91,6 @@ def _columns(lists: list[LoggedList], of_item: Mapping[tuple[str, str], float]) 
     column = np.arange(wide)
     free, fresh = (bits[..., None] >> column) & 1 == 1, (new[:, None] >> column) & 1 == 1
     return Logged(users, propensity, pool, utilities, fresh, free, at, reward)
-
-
-def _messages(folder: Path, name: str, kind: type[Read]) -> Iterator[Read]:
-    """Messages from the files of that name: .jsonl, .jsonl.gz or .parquet."""
-    files = [f for f in sorted(folder.glob(f"{name}*")) if f.name.endswith((".jsonl", ".jsonl.gz", ".parquet"))]
-    if not files:
-        raise ConfigError(
-            f"{folder} has no {name}", f"write the messages of that topic to {folder / name}.jsonl, one a line"
-        )
-    for file in files:
-        done = 0
-        try:
-            for row in _rows(file):
-                yield msgspec.json.decode(row, type=kind) if isinstance(row, bytes) else msgspec.convert(row, kind)
-                done += 1
-        except (msgspec.MsgspecError, OSError) as error:
-            raise ConfigError(f"{file}, message {done + 1}: {error}", "see docs/schemas/recommendation.json") from error
-
-
-def _rows(file: Path) -> Iterator[bytes | dict[str, Any]]:
-    if file.suffix == ".parquet":
-        import polars
-
-        yield from polars.read_parquet(file).iter_rows(named=True)
-        return
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-        yield from (line for line in lines if line.strip())
 
 
 def _policies(text: str) -> dict[str, ExploreConfig]:
@@ -165,9 +121,12 @@ def _policies(text: str) -> dict[str, ExploreConfig]:
 def _outcomes(text: str) -> dict[str, float]:
     """`clicked` is worth 1, `bought=5` five."""
     try:
-        return {name: float(number or 1) for name, _, number in (part.partition("=") for part in text.split(","))}
+        worth = {name: float(number or 1) for name, _, number in (part.partition("=") for part in text.split(","))}
     except ValueError as error:
         raise ConfigError(f"--outcomes {text!r} cannot be read: {error}", "write clicked=1,bought=5") from error
+    if unknown := worth.keys() - OUTCOME_CODE.keys():
+        raise ConfigError(f"no outcome is called {min(unknown)!r}", f"use some of {', '.join(OUTCOME_CODE)}")
+    return worth
 
 
 def _grid(found: Mapping[str, Value], title: str) -> Grid:

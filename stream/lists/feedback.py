@@ -1,6 +1,6 @@
 """What came of lists, from the `feedback` topic, as far back as it matters; whoever makes lists reads all of it.
 
-Not what follows from it (`model.fatigue`). A record is `{user, item, outcome, ts?}`, keyed by its user. Of each user
+Not what follows from it (`model.fatigue`). A record is a `messages.Feedback`, keyed by its user. Of each user
 the newest outcomes are kept, in rings of numpy columns; nothing is written, since a start reads the topic again from
 where it still matters. So it is no part of a user's state: ids, `applied` and commits know nothing of it, and a
 redelivered list, of the same id, may be shaped by what came of others meanwhile.
@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 
 from model.fatigue import OUTCOME_CODE, Outcomes
 from model.history import item_hash
+from stream.messages import Feedback
 from stream.windows.blocks import grown, runs
 from stream.windows.columns import by_group, rank_in_run
 from stream.windows.users import Users
@@ -29,15 +30,6 @@ KEPT = 64
 """Outcomes of a user."""
 MOST = 500_000
 """Users; beyond them those of whom nothing came for longest are forgotten, half of all at a time."""
-
-
-class Feedback(msgspec.Struct, gc=False):
-    """What came of one item. `ts` in ms; missing, it is the record's."""
-
-    user: str
-    item: str
-    outcome: str
-    ts: int | None = None
 
 
 class Reactions:
@@ -64,12 +56,14 @@ class Reactions:
         for record in records:
             try:
                 said = self._decode(record.value or b"")
-                code = OUTCOME_CODE[said.outcome]
-            except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError) as error:
+            except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
                 log.error("%s at offset %d is no feedback and is ignored: %r", tp.topic, record.offset, error)
                 continue
+            if said.item is None:  # of a list as a whole: no item is the worse for it
+                continue
             users.append(said.user)
-            found.append((item_hash(said.item), record.timestamp if said.ts is None else said.ts, code))
+            at = record.timestamp if said.ts is None else said.ts
+            found.append((item_hash(said.item), at, OUTCOME_CODE[said.outcome]))
         if users:
             items, times, codes = zip(*found, strict=True)
             with self._lock:

@@ -3,7 +3,7 @@
 The loop is: take those who have waited longest, copy their rows, compute, write, and close their tickets when the
 broker has acknowledged. A GPU is waited for on a thread. A CPU computes on the event loop: there a second thread only
 takes turns with the first at Python, and while both were busy seven users took 18 ms in place of five.
-What a list contains is the engine's affair (`model.engine`), what a message looks like that of `stream.messages`.
+What a list contains is the engine's affair (`model.engine`), what is said of it that of `telling.py`.
 """
 
 from __future__ import annotations
@@ -11,37 +11,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.fatigue import fatigue
-from model.history import ACTION_NAME, Histories
+from model.history import Histories
 from model.rules import Asked
-from stream import messages
 from stream.answers.emission import Changes, EmitConfig, Pace
 from stream.answers.progress import Waiting
 from stream.kafka.batches import Out, send
 from stream.lists.interests import Interests, Source
 from stream.lists.lineup import Part, together
 from stream.lists.profile import Key, Profile, ProfileConfig, ProfilesOf
+from stream.lists.telling import records, seeds, told
 from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
-    from model.arrange import Drawn
     from model.peruser import PerUser
-    from model.reasons import Ranked
-    from model.reasons import Reason as EngineReason
     from stream.lists.feedback import Reactions
     from stream.lists.lineup import Lineup
     from stream.lists.people import Register
@@ -83,12 +79,13 @@ class RecommendConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Messages, one a user, to a topic each time; and the items that are emitted, where it matters whether they have
-    changed.
+    """Messages, one a user, to a topic each time; the items that are emitted, where it matters whether they have
+    changed; and the catalogue's version that they were made from.
     """
 
     outs: list[tuple[str, list[Out]]]
     items: list[list[str]]
+    version: int
 
 
 class Sent(NamedTuple):
@@ -257,11 +254,9 @@ class Recommender:
         emitted = [part for part in parts if not part.shadow]
         lists = [(self._topic, together(emitted, made[: len(emitted)]))]
         lists += [(self._shadow_topic, shadow) for shadow in made[len(emitted) :]]
-        outs = [
-            (topic, [_out(event, w) for event, w in zip(events, interests.users, strict=True)])
-            for topic, events in lists
-        ]
-        return Lists(outs, [[item.item for item in event.items] for event in lists[0][1]] if self.changes else [])
+        outs = [(topic, records(events, interests.users)) for topic, events in lists]
+        items = [[item.item for item in event.items] for event in lists[0][1]] if self.changes else []
+        return Lists(outs, items, parts[0].served.catalog.version)
 
     def _lists(self, part: Part, profiles: Sequence[Profile | None] | None) -> list[Recommendation]:
         served, interests = part.served, part.interests
@@ -278,71 +273,39 @@ class Recommender:
         n = self._config.n if terms is None else terms.width
         sought = max(served.candidates or self._config.candidates, n)
         candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean, shown, terms)
-        seeds = _seeds(interests) if engine.arranger.explore.on else None
+        drawn_by = seeds(interests) if engine.arranger.explore.on else None
         tired = self._tired(served, interests)
         ranked = engine.rank(
-            h, fused, candidates, online, n, reasons, followers, lean, terms, seeds=seeds, shown=shown, tired=tired
+            h, fused, candidates, online, n, reasons, followers, lean, terms, seeds=drawn_by, shown=shown, tired=tired
         )
-        lengths = engine.window_rows(h)[0].lengths
+        lengths, short = engine.window_rows(h)[0].lengths.tolist(), fused.short.tolist()
         now, moment = self._now_ms(), time.monotonic()
-        return [
-            self._message(served, w, r, int(length), float(short), profile, applied, part.variant, now, moment)
-            for w, r, length, short, profile, applied in zip(
-                interests.users, ranked, lengths, fused.short, profiles, interests.applied, strict=True
-            )
-        ]
+        return told(served, part.variant, self._state_name, interests, ranked, lengths, short, profiles, now, moment)
 
     def _tired(self, served: Served, interests: Interests) -> PerUser | None:
         """What items lose for having been shown to these users, as of the events that cause their lists."""
         if self.reactions is None or not served.fatigue.on:
             return None
-        told = self.reactions.of([w.user for w in interests.users])
-        if told is None:
+        came = self.reactions.of([w.user for w in interests.users])
+        if came is None:
             return None
         now = np.array([w.trigger.ts if w.trigger is not None else 0 for w in interests.users], np.int64)
-        return fatigue(told, served.catalog, now, served.fatigue)
-
-    def _message(
-        self,
-        served: Served,
-        w: Waiting,
-        ranked: Ranked,
-        length: int,
-        short: float,
-        profile: Profile | None,
-        applied: Mapping[str, int],
-        variant: str,
-        now_ms: int,
-        moment: float,
-    ) -> Recommendation:
-        t = w.trigger
-        assert t is not None  # `_snapshot` has seen to it
-        drawn = ranked.drawn
-        return Recommendation(
-            id=_name(w, applied),
-            user=w.user,
-            ts=now_ms,
-            items=recommended(served, ranked),
-            interest=messages.Interest(
-                short=round(short, 4),
-                long=round(1 - short, 4),
-                window=length,
-                profile_age_s=round(moment - profile.made, 3) if profile else None,
-            ),
-            model=served.name,
-            catalog_version=served.catalog.version,
-            variant=variant,
-            source=messages.Source(self._state_name, t.topic, w.partition, t.offset, t.ts, dict(applied)),
-            correlation_id=t.request.correlation_id if t.request is not None else msgspec.UNSET,
-            drawn=msgspec.UNSET if drawn is None else _drawn(drawn),
-        )
+        return fatigue(came, served.catalog, now, served.fatigue)
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
-        """Write lists to the partitions their users' events came from; tickets close as they are acknowledged."""
+        """Write lists to the partitions their users' events came from; tickets close as they are acknowledged.
+
+        Lists that a new catalogue has overtaken are not written: they may have items that it withdraws.
+        """
         users = interests.users
-        order = sorted(self._to_send(users, lists.items), key=lambda i: users[i].partition)
+        order = sorted(range(len(users)), key=lambda i: users[i].partition)
         for partition, group in groupby(order, key=lambda i: users[i].partition):
             members = list(group)
+            if lists.version != self._serving.current.catalog.version:
+                await self._again([users[i] for i in members])
+                continue
+            if not (members := self._to_send(members, users, lists.items)):
+                continue
             sent = [Sent(users[i], *self._sending(users[i], lists.items, i)) for i in members]
             futures: list[asyncio.Future] = []
             try:
@@ -355,12 +318,13 @@ class Recommender:
             self._acks.add(task)
             task.add_done_callback(self._acks.discard)
 
-    def _to_send(self, users: Sequence[Waiting], items: Sequence[Sequence[str]]) -> list[int]:
+    def _to_send(self, members: list[int], users: Sequence[Waiting], items: Sequence[Sequence[str]]) -> list[int]:
         """All, or those whose list is another one than the last; the others are answered by that."""
         if self.changes is None:
-            return list(range(len(users)))
+            return members
         kept: list[int] = []
-        for i, w in enumerate(users):
+        for i in members:
+            w = users[i]
             if w.request is None and self.changes.unchanged(w.key, items[i]):
                 self._monitor.suppressed += 1
                 self._source.answered(w.ticket)
@@ -389,13 +353,17 @@ class Recommender:
         """The broker did not take the lists: their users wait again, and a newer list will do as well."""
         self._monitor.failures["emit"] += 1
         log.warning("%d lists were not acknowledged (%r); their users wait again", len(sent), error)
-        touched = [s for s in sent if s.user.request is None]
-        self.pace.failed(s.user.key for s in touched)
         if self.changes is not None:
-            for s in touched:
-                self.changes.failed(s.user.key, s.number)
-        await asyncio.sleep(1.0)
-        self._source.progress.give_back(s.user for s in sent)
+            for s in sent:
+                if s.user.request is None:
+                    self.changes.failed(s.user.key, s.number)
+        await self._again([s.user for s in sent], after_s=1.0)
+
+    async def _again(self, users: Sequence[Waiting], after_s: float = 0.0) -> None:
+        """These had no list after all, and wait again."""
+        self.pace.failed(w.key for w in users if w.request is None)
+        await asyncio.sleep(after_s)
+        self._source.progress.give_back(users)
         self.wake()
 
 
@@ -413,56 +381,3 @@ def asked_by(users: Sequence[Waiting]) -> Asked | None:
         if (request := w.request) is not None and w.trigger is not None
     }
     return Asked.by(len(users), asked)
-
-
-def _name(w: Waiting, applied: Mapping[str, int]) -> str:
-    t = w.trigger
-    assert t is not None  # `_snapshot` has seen to it
-    return messages.name(w.user, applied, t.topic, w.partition, t.offset)
-
-
-def _seeds(interests: Interests) -> np.ndarray:
-    """What is drawn for each user follows from the name of their list, u64[B]."""
-    names = [_name(w, applied) for w, applied in zip(interests.users, interests.applied, strict=True)]
-    return np.array([messages.seed(name) for name in names], np.uint64)
-
-
-def _drawn(drawn: Drawn) -> messages.Drawn:
-    return messages.Drawn([round(u, 4) for u in drawn.utilities], drawn.pool, drawn.new, drawn.free, drawn.at)
-
-
-def _out(event: Recommendation, w: Waiting) -> Out:
-    trace = w.trigger.trace if w.trigger is not None else None
-    return Out(w.user.encode(), messages.encode(event), messages.headers(event, trace))
-
-
-def recommended(served: Served, ranked: Ranked) -> list[messages.RecommendedItem]:
-    """A ranked list in terms of the catalogue's item ids."""
-    ids = served.catalog.ids
-    reasons = ranked.reasons or [[] for _ in ranked.items]
-    explained = ranked.explained or [0.0] * len(ranked.items)
-    listed = zip(ranked.items, ranked.scores, ranked.propensities, reasons, explained, strict=True)
-    return [
-        messages.RecommendedItem(
-            item=ids[item],
-            rank=rank,
-            score=round(float(score), 5),
-            propensity=round(likely, 7),
-            reasons=_reasons(served, why),
-            explained=round(share, 4),
-        )
-        for rank, (item, score, likely, why, share) in enumerate(listed, 1)
-    ]
-
-
-def _reasons(served: Served, why: Sequence[EngineReason]) -> list[messages.Reason]:
-    out: list[messages.Reason] = []
-    for reason in why:
-        share = round(float(reason.share), 4)
-        if reason.type == "taste":
-            out.append(messages.TasteReason(reason.taste, share))
-        elif reason.type == "popular":
-            out.append(messages.PopularReason(share))
-        else:
-            out.append(messages.InteractionReason(served.catalog.ids[reason.item], ACTION_NAME[reason.action], share))
-    return out

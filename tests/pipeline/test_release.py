@@ -136,7 +136,7 @@ def test_whatever_is_wrong_with_a_release_the_one_before_it_serves_on(deployment
     told(worker, "is no release and is ignored")
 
     run(publish_items(deployment.settings.kafka, deployment.settings.topics.catalog, [Item("new", "A new weir")]))
-    until(lambda: worker.status()["items"] == len(ITEMS) + 1, 20, "the new item is served")
+    until(lambda: worker.status()["items"] == len(ITEMS) + 1, 90, "the new item is served")
     check_serves(deployment, worker, "damaged@3", 8)
     log = worker.log.read_text()
     assert "/nowhere/model is no model folder" in log and "is not what was announced" in log

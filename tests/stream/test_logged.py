@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stream.console.cli import app
-from stream.logged import LogError, columns, of_files
+from stream.errors import LogError
+from stream.logged import columns, of_files
 from stream.messages import Interest, Recommendation, RecommendedItem, Source, encode
 
 SOURCE = Source("v1", "click", 0, 0, 0, {"click": 0})

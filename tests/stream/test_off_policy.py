@@ -15,8 +15,8 @@ from model.explore import ExploreConfig
 from model.terms import Terms
 from stream import messages
 from stream.console.cli import app
-from stream.errors import ConfigError
-from stream.lists.recommend import _drawn
+from stream.errors import ConfigError, LogError
+from stream.lists.telling import drawn
 
 LISTS, SHOWING = 400, ExploreConfig(method="epsilon", epsilon=0.5, pool=3)
 
@@ -39,7 +39,7 @@ def recommendations(lists: Arranged) -> list[bytes]:
         source = messages.Source("v1", "click", 0, i, 1, {"click": i})
         interest = messages.Interest(1.0, 0.0, 3, None)
         event = messages.Recommendation(
-            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, _drawn(told.of(i, 2))
+            f"list{i}", f"u{i % 50}", 1, items, interest, "m@1", 1, "a", source, drawn=drawn(told.of(i, 2))
         )
         found.append(messages.encode(event))
     return found
@@ -107,6 +107,7 @@ def test_an_outcome_is_worth_what_is_said_and_counts_once(tmp_path: Path):
         (["--policies", "best"], "policy 'best' cannot be read"),
         (["--policies", "epsilon=2"], "policy 'epsilon=2' cannot be read"),
         (["--outcomes", "clicked=much"], "write clicked=1,bought=5"),
+        (["--outcomes", "clicked,bougt=5"], "no outcome is called 'bougt'"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, more: list[str], said: str):
@@ -116,10 +117,14 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, more: list[str], said: str
     assert said in str(error.value)
 
 
-def test_missing_or_broken_files_are_named(tmp_path: Path):
-    asked = ["evaluate", str(tmp_path), "--protocol", "off-policy"]
-    with pytest.raises(ConfigError, match="has no feedback"):
-        CliRunner().invoke(app, asked, catch_exceptions=False)
-    (tmp_path / "feedback.jsonl").write_text('{"user": "u", "recommendation": "x", "item": "i", "outcome": 3}')
-    with pytest.raises(ConfigError, match=r"message 1: Expected `str`, got `int`"):
+def test_lists_without_feedback_are_worth_nothing_and_what_cannot_be_read_is_counted(tmp_path: Path):
+    folder = write(tmp_path, False)
+    asked = ["evaluate", str(folder), "--protocol", "off-policy"]
+    with (folder / "feedback.jsonl").open("a") as file:
+        file.write('\n{"user": "u", "recommendation": "x", "item": "i", "outcome": 3}')
+    told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert told["unreadable"] == 1 and told["lists"] == LISTS - 10
+    assert "1 records could not be read" in CliRunner().invoke(app, asked).stdout
+    (folder / "feedback.jsonl").write_text('{"user": "u", "recommendation": "another", "outcome": "shown"}')
+    with pytest.raises(LogError, match=r"(?s)no list in .* has feedback\n.*bring feedback beside the recommendations"):
         CliRunner().invoke(app, asked, catch_exceptions=False)

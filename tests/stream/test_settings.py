@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from stream.errors import ConfigError
 from stream.settings import Settings, load
+
+ROOT = Path(__file__).parents[2]
+SHOWN = [
+    pytest.param(block, id=f"{page.name}-{n}")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for n, block in enumerate(re.findall(r"^```toml\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+]
 
 
 @pytest.fixture
@@ -225,3 +233,8 @@ def test_a_variants_rank_is_put_over_that_of_all_setting_by_setting(file: Path) 
 def test_variants_that_cannot_be_are_refused_with_the_way_out(file: Path, text: str, message: str, remedy: str) -> None:
     error = refused(file, text)
     assert message in error.message and remedy in error.remedy
+
+
+@pytest.mark.parametrize("block", SHOWN)
+def test_settings_that_are_shown_to_users_are_read(file: Path, block: str) -> None:
+    assert loaded(file, block, EDDYLINE_KAFKA__SASL_PLAIN_PASSWORD="secret") != loaded(file)

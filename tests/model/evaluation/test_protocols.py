@@ -1,5 +1,7 @@
 """Protocols: what is asked, what is known, and what is chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from model.evaluation.methods.registry import make
 from model.evaluation.methods.trained import Trained
 from model.evaluation.protocols import PROTOCOLS, UnknownProtocolError, evaluate
 from model.evaluation.running import NothingToAskError, best, choose, take
+from model.rules import RulesConfig
 from tests.model.evaluation.worlds import happened, ring_world, world_of
 from tests.model.test_train import TINY
 
@@ -59,6 +62,16 @@ def test_a_basket_is_asked_from_what_came_before_it_and_repeats_count():
     (test,) = basket.exams(world, (0.2, 0.5, 1.0))[1]
     every = [0, 1, 2, 3]
     assert questions(test) == [(0, [0, 1], 0, every), (0, [0, 1], 2, every), (1, [2], 2, every)]
+
+
+def test_what_the_rules_show_to_nobody_is_no_candidate_and_a_target_among_it_a_miss():
+    rules = RulesConfig.model_validate({"categories": {"deny": ["film"]}, "items": {"deny": ["i05"]}})
+    rows = [("a", n % 10, n) for n in range(18)] + [("a", 10, 18), ("b", 1, 19)]
+    world = replace(world_of(happened(rows), 12), rules=rules)
+    (a, b) = questions(temporal.exams(world)[1][0])
+    assert (a[2], a[3]) == (10, [11]) and (b[2], b[3]) == (1, [1, 3, 7, 9, 11])  # even ones are films
+    world = replace(world_of(happened(rows, action=3), 12), rules=rules)
+    assert {tuple(q[3]) for q in questions(basket.exams(world)[1][0])} == {(1, 3, 7, 9, 11)}
 
 
 def test_no_paper_cuts_a_basket():
