@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from model import checkpoint
 from model.config import ModelConfig
 from model.recommender import Recommender
@@ -96,6 +98,9 @@ def check_compared(deployment: Deployment, lists: dict[str, list[Recommendation]
     users = {variant: sum(mine[0].variant == variant for mine in lists.values()) for variant in "ab"}
     assert {name: of["users"] for name, of in told["variants"].items()} == users
     assert {(s["shadow"], s["emitted"]) for s in told["shadows"]} == {("c", "a"), ("c", "b")}
+    told = json.loads(deployment.cli("evaluate", "topics", "--protocol", "off-policy", "--json").output)
+    assert told["lists"] == len(lists) and told["unreadable"] == 0
+    assert told["policies"]["logged"]["ips"][0] == pytest.approx(users["b"] / len(lists))  # one of b's items is clicked
 
 
 def check_withdrawn(deployment: Deployment, worker: Worker) -> None:
