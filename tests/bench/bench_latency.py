@@ -10,6 +10,7 @@ up changes from one minute to the next; then half of it while a second worker jo
 `p50_ratio` and `p99_ratio` are those at half of saturation in one process.
 
     make bench NAME=latency
+    make bench NAME=latency ARGS="--layout together --rates 350 600"      # only these
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--start", type=float, default=40, help="events a second of the first step")
     parser.add_argument("--step-seconds", type=float, default=15, help="of each step towards saturation")
     parser.add_argument("--hold", type=float, default=60, help="seconds of each rate that is measured")
+    parser.add_argument("--rates", type=float, nargs="+", help="hold these, and do not look for saturation")
     parser.add_argument("--layout", choices=[*LAYOUTS, "both"], default="both")
     args = parser.parse_args()
     layouts = list(LAYOUTS) if args.layout == "both" else [args.layout]
@@ -80,8 +82,8 @@ def main() -> None:
         bert = tiny_bert(at.folder / "bert")
         for layout in layouts:
             found[layout] = asyncio.run(measure(at, layout, bert, args, lines))
-    half = found[layouts[0]]["at_50"]
-    ratios = {"p50_ratio": half["p50_ratio"], "p99_ratio": half["p99_ratio"], "layout": layouts[0]}
+    half = found[layouts[0]].get("at_50", {})
+    ratios = {name: half.get(name) for name in ("p50_ratio", "p99_ratio")} | {"layout": layouts[0]}
     columns = ["layout", "load", "events/s", "p50 ms", "p99 ms", "echo p50", "echo p99", "x p50", "x p99", "conflated"]
     common.report("latency", columns, lines, {"bench": "latency", **ratios, "items": args.items, **found})
 
@@ -108,13 +110,15 @@ async def measure(
         async with loaded(settings.kafka, click, lists, said, args.users, args.items) as load_:
             with common.told("encoding, indexing, warming up"):
                 await warmed_up(load_)
+            if args.rates:
+                return await at_rates(
+                    {f"{rate:.0f}/s": rate for rate in args.rates}, load_, at, layout, environ, settings, args, lines
+                )
             top = await saturation(load_, args)
+            shares = {f"{share:.0%}": share * top for share in SHARES}
+            rows = await at_rates(shares, load_, at, layout, environ, settings, args, lines)
             out: dict[str, Any] = {"saturation": round(top, 1)}
-            async with echo(at, layout, environ, settings, args) as bare:
-                for share in SHARES:
-                    row = beside(*await by_turns(load_, bare, share * top, args.hold / TURNS))
-                    out[f"at_{round(100 * share)}"] = row
-                    lines.append([layout, f"{share:.0%}", *map(str, row.values())])
+            out |= {f"at_{share.rstrip('%')}": row for share, row in rows.items()}
             others: list[Worker] = []
             joined = await meanwhile(
                 load_.hold(top / 2, args.hold / 2),
@@ -130,6 +134,25 @@ async def measure(
         }
         waits = [str(held.quantile_ms(percent)) for percent in (50, 99)]
         lines.append([layout, f"50%, {name}", f"{held.rate:.0f}", *waits, *[""] * 4, f"{held.share_conflated:.2%}"])
+    return out
+
+
+async def at_rates(
+    rates: Mapping[str, float],
+    load_: Load,
+    at: Place,
+    layout: str,
+    environ: Mapping[str, str],
+    settings: Settings,
+    args: argparse.Namespace,
+    lines: list[list[str]],
+) -> dict[str, Any]:
+    """Figures of some rates, by name, each beside the echo's."""
+    out: dict[str, Any] = {}
+    async with echo(at, layout, environ, settings, args) as bare:
+        for name, rate in rates.items():
+            out[name] = row = beside(*await by_turns(load_, bare, rate, args.hold / TURNS))
+            lines.append([layout, name, *map(str, row.values())])
     return out
 
 
