@@ -1,6 +1,6 @@
 """What lists are made from just now, variant by variant, and how a micro-batch is dealt out among them.
 
-Not how it is built (`serving.py`), and not who gets which (`variants.py`). Swapped as one, so that all variants answer
+Not how it is built (`building.py`), and not who gets which (`variants.py`). Swapped as one, so that all variants answer
 from one catalogue version and from the same counts.
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # torch is behind these
     from model.catalog import Catalog
     from model.online import OnlineScores
     from model.people import About
+    from stream.lists.building import Served
     from stream.lists.interests import Interests
-    from stream.lists.serving import Served
 
 T = TypeVar("T")
 

@@ -38,10 +38,11 @@ from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
     from model.peruser import PerUser
+    from stream.lists.building import Served
     from stream.lists.feedback import Reactions
     from stream.lists.lineup import Lineup
     from stream.lists.people import Register
-    from stream.lists.serving import Served, Serving
+    from stream.lists.serving import Serving
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch is behind these
     from model.arrange import Drawn
     from model.reasons import Ranked, RankedLists
     from model.reasons import Reason as EngineReason
-    from stream.lists.serving import Served
+    from stream.lists.building import Served
 
 
 def told(

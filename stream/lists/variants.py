@@ -1,7 +1,7 @@
 """Variants of the lists: what each sets otherwise, and which users get which.
 
 Pure decisions: who gets what follows from a user's name, the experiment's, and the shares, so that every worker decides
-alike and nothing is remembered. How lists of a variant are made is in `lineup.py` and `serving.py`, how variants are
+alike and nothing is remembered. How lists of a variant are made is in `lineup.py` and `building.py`, how variants are
 compared in `model.evaluation.variants`.
 """
 

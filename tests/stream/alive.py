@@ -31,8 +31,9 @@ from index.config import IndexConfig
 from model.catalog import Item
 from model.encoder import TextEncoder
 from model.history import Histories, item_hashes
+from stream.lists.building import Served
 from stream.lists.indexes import Indexes
-from stream.lists.serving import Served, Serving, leave_a_core
+from stream.lists.serving import Serving, leave_a_core
 from stream.process.monitor import Monitor
 from stream.process.worker import SWITCH_S, calm_collector
 from stream.trends import Trends, TrendsConfig

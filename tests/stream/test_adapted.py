@@ -21,9 +21,10 @@ from model.config import ModelConfig
 from model.encoder import TextEncoder
 from model.engine import Engine
 from model.recommender import Recommender
+from stream.lists.building import READERS
 from stream.lists.indexes import Indexes
 from stream.lists.lineup import Lineup
-from stream.lists.serving import READERS, Serving
+from stream.lists.serving import Serving
 from stream.lists.variants import FALLBACK, SHADOW
 from stream.process.monitor import Monitor
 from stream.trends import Trends, TrendsConfig
@@ -71,16 +72,16 @@ def test_each_reads_the_catalogue_with_its_own_encoder(tmp_path: Path) -> None:
     encoder, brought = TextEncoder(cache=tmp_path / "cache"), adapter()
     release = announced(tmp_path / "model", brought)
     lineup, serving = asyncio.run(serve(encoder, tmp_path, release))
-    served, shadow = lineup.first, lineup.shadows[SHADOW]
     plain = TextEncoder().encode(CATALOG.texts)
     adapted = TextEncoder(adapter=brought).encode(CATALOG.texts)
     assert np.abs(plain - adapted).max() > 0.01
     model = checkpoint.load(tmp_path / "model")
     expected = Engine(CATALOG, adapted, model, encode=encoder.encode).item_vectors
-    np.testing.assert_allclose(served.engine.item_vectors, expected, atol=1e-5)
+    np.testing.assert_allclose(lineup.first.engine.item_vectors, expected, atol=1e-5)
+    shadow = lineup.shadows[SHADOW]
     assert shadow.name == FALLBACK
     np.testing.assert_allclose(shadow.engine.item_vectors, Engine(CATALOG, plain).item_vectors, atol=1e-5)
-    documents = serving._reading(model).documents  # what users did is read alike, and does not lie on the disk
+    documents = serving.builder.reading(model).documents  # what users did is read alike, and does not lie on the disk
     np.testing.assert_allclose(documents.encode(["today: buy Rye bread."])[0] @ adapted[0], 1, atol=0.6)
     assert documents._cache is None and documents.adapter is not None and documents.adapter.id == brought.id
 
@@ -88,8 +89,8 @@ def test_each_reads_the_catalogue_with_its_own_encoder(tmp_path: Path) -> None:
 def test_an_adapter_of_other_weights_is_told_and_not_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     release = announced(tmp_path / "model", adapter(base="other weights"))
     with caplog.at_level(logging.ERROR):
-        served, _ = asyncio.run(serve(TextEncoder(), tmp_path, release))
-    assert served.name == FALLBACK
+        lineup, _ = asyncio.run(serve(TextEncoder(), tmp_path, release))
+    assert lineup.name == FALLBACK
     assert "learned on other BERT weights" in caplog.text
 
 
@@ -99,8 +100,9 @@ def test_a_worker_keeps_a_few_encoders(tmp_path: Path) -> None:
     models = [Recommender(ModelConfig(dim=8, items=1)) for _ in range(READERS + 1)]
     for seed, model in enumerate(models[1:]):
         model.adapter = adapter(seed)
-    first = [serving._reading(m) for m in models]
-    assert len(serving._readers) == READERS
-    assert [serving._reading(m) is f for m, f in zip(models[2:], first[2:], strict=True)] == [True] * (READERS - 1)
-    assert serving._reading(None).items is serving._encoder
+    first = [serving.builder.reading(m) for m in models]
+    assert len(serving.builder._readers) == READERS
+    kept = zip(models[2:], first[2:], strict=True)
+    assert all(serving.builder.reading(m) is f for m, f in kept)
+    assert serving.builder.reading(None).items is serving.builder.encoder
     serving.close()

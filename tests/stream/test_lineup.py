@@ -61,7 +61,7 @@ def serving(tmp_path: Path, shadow: bool = False, **variants: VariantConfig) -> 
 
 
 def built(one: Serving, releases: dict[str, Release], before: Lineup | None = None) -> Lineup:
-    return one._build({item.item: item for item in items()}, 1, releases, [], before)
+    return one.builder.build({item.item: item for item in items()}, 1, releases, [], before)
 
 
 def test_variants_of_one_model_share_its_vectors_and_index_and_all_share_the_counts(tmp_path: Path) -> None:
