@@ -67,10 +67,15 @@ class UserModel(Protocol):
         ...
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         """Fuses windows of B users (rows i32[B,K], left-padded, only known items) with their profiles
-        (f32[S,P] each).
+        (f32[S,P] each). explained: reasons will be asked for, which may be cheaper to know beforehand.
         """
         ...
 
@@ -111,7 +116,12 @@ class Fallback:
         return Pooled(text)
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         return self.read(window, rows, profiles, self.mix.alpha, items.device)
 

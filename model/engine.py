@@ -127,16 +127,19 @@ class Engine:
         """
         return self._long_term.profiles(h, self.catalog.index_of(h.items))
 
-    def encode(self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None) -> Fused:
+    def encode(
+        self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None, explained: bool = False
+    ) -> Fused:
         """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
-        too), weighed as the mix wants windows of this length to be, and with the interests that are stated.
+        too), weighed as the mix wants windows of this length to be, and with the interests that are stated. explained:
+        `rank` will be asked for reasons, which then cost less.
         """
         window, rows = self.window_rows(h)
         with self._inference():
-            fused = self.model.encode(window, rows, self._items, profiles)
+            fused = self.model.encode(window, rows, self._items, profiles, explained)
             if self.mix.by_window != EVEN:
                 weight = self._window_weight(window, fused)
-                fused = Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+                fused = replace(fused, vectors=fused.vectors * weight[:, None], long=fused.long * weight[:, None])
             return fused if lean is None else lean.fused(fused)
 
     def lean(self, h: Histories, about: About | None, online: OnlineScores) -> Lean | None:

@@ -33,8 +33,8 @@ from model.fusion import Fused
 from model.history import Histories, spans
 from model.mix import Mix
 from model.online import OnlineScores, looked_up
+from model.shortterm.base import NEWEST
 
-NEWEST = 5
 MOST = 3
 LEAST_SHARE = 0.05
 NONE, INTERACTION, TASTE, POPULAR = 0, 1, 2, 3
@@ -278,9 +278,25 @@ def left_out(
     user, place = np.nonzero(rows[:, first:] >= 0)
     if not len(user):
         return out
+    short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
+    loss = np.zeros((len(rows), wide - first, whole.shape[1]), np.float32)
+    if fused.without is not None:
+        others = fused.without().cpu().numpy()
+        loss[user, place] = (whole - long)[user] - short[user, None] * others[user, place]
+    else:
+        others = encode_window(*_without(window, rows, user, place + first))
+        loss[user, place] = (whole - long)[user] - short[user, None] * others
+    out[:, first:] = loss @ items[chosen].transpose(0, 2, 1)
+    return out
+
+
+def _without(
+    window: Histories, rows: NDArray[np.int32], user: NDArray[np.integer], place: NDArray[np.integer]
+) -> tuple[Histories, NDArray[np.int32]]:
+    """Windows of R users without one place each, with their catalogue rows."""
     # row r of `keep` names the columns of its window without `place`, moved right by one; column 0 is emptied
-    columns = np.arange(wide)[None]
-    keep = np.maximum(np.where(columns <= place[:, None] + first, columns - 1, columns), 0)
+    columns = np.arange(rows.shape[1])[None]
+    keep = np.maximum(np.where(columns <= place[:, None], columns - 1, columns), 0)
 
     def without(column: NDArray) -> NDArray:
         return np.take_along_axis(column[user], keep, 1)
@@ -296,11 +312,7 @@ def left_out(
     )
     fewer = without(rows)
     fewer[:, 0] = -1
-    short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
-    loss = np.zeros((len(rows), wide - first, whole.shape[1]), np.float32)
-    loss[user, place] = (whole - long)[user] - short[user, None] * encode_window(shorter, fewer)
-    out[:, first:] = loss @ items[chosen].transpose(0, 2, 1)
-    return out
+    return shorter, fewer
 
 
 def _placed(
