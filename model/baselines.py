@@ -159,14 +159,16 @@ def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device |
 
 
 def _padded(profiles: list[NDArray[np.float32]], dim: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    most = max([1, *(len(p) for p in profiles)])
+    counts = np.fromiter(map(len, profiles), np.int64, len(profiles))
+    most = int(counts.max(initial=1))
+    there = np.arange(most) >= most - counts[:, None]
     vectors = np.zeros((len(profiles), most, dim), np.float32)
-    mask = np.zeros((len(profiles), most), bool)
-    for b, profile in enumerate(profiles):
-        if len(profile):
-            vectors[b, most - len(profile) :] = profile
-            mask[b, most - len(profile) :] = profile.any(1)
-    return vectors, mask
+    if counts.any():
+        said = profiles if counts.all() else [profiles[b] for b in np.flatnonzero(counts).tolist()]
+        flat = np.concatenate(said)
+        vectors[there] = flat
+        there[there] = flat.any(1)
+    return vectors, there
 
 
 def _normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
 """Windows read again without one of their newest interactions, from where reading the whole had come.
 
 Not an encoder: the parts of one that reads from the oldest on. What is older than what is left out was read already, so
-a window of 32 is read again for four of its positions and not for 31. Rows stay at the right, where their newest
+a window of 32 is read again for a few of its positions and not for 31. Rows stay at the right, where their newest
 interactions stand in one column; a recurrent network passes over padding without a state of its own (`read_on`).
 
-Names as in `base.py`; W = NEWEST positions at the end, P those before; V = W ways to leave one out, of which each keeps
-S = W - 1 positions; X = B * V rows.
+Names as in `base.py`; W positions at the end, P those before; V ways to leave one of the W out, the oldest first, of
+which each keeps S = W - 1 positions; X = B * V rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from model.shortterm.base import NEWEST, time_bucket
 if TYPE_CHECKING:
     from model.shortterm.base import Look, ShortTerm
 
+AT_ONCE = ((NEWEST, NEWEST),)
+IN_TURN = ((5, 2), (3, 2), (1, 1))
+"""Of how many positions at the end how many ways leave one out: all in few operations, each reading four positions; or
+in more operations that read two thirds as much, for many users."""
+MANY = 32
 SHUT = -1e4
 """Of a gate: its sigmoid is 0."""
 State = tuple[Tensor, Tensor]
@@ -43,44 +48,48 @@ def read_on(net: nn.LSTM, x_BKD: Tensor, there_BK: Tensor, state: State | None =
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Suffix:
-    """The ways to leave one of the newest out. kept i64[V,S]: what each keeps, by place among the newest."""
+class Ends:
+    """Ends of windows, and the ways to leave one of their positions out. state: after what is older; kept i64[V,S]:
+    what each way keeps, by place in the end.
+    """
 
-    kept_VS: Tensor
+    newest: int
+    state: State
     there_BK: Tensor
+    kept_VS: Tensor
     there_BVS: Tensor
 
     @staticmethod
-    def of(there_BK: Tensor) -> Suffix:
-        """Of windows of more than NEWEST positions."""
-        kept_VS = torch.combinations(torch.arange(NEWEST, device=there_BK.device), NEWEST - 1).flip(0)
-        return Suffix(kept_VS, there_BK, there_BK[:, -NEWEST:][:, kept_VS])
+    def of(newest: int, ways: int, state: State, there_BK: Tensor) -> Ends:
+        places = torch.arange(newest, device=there_BK.device)
+        kept_VS = torch.combinations(places, newest - 1).flip(0)[:ways]
+        return Ends(newest, state, there_BK, kept_VS, there_BK[:, -newest:][:, kept_VS])
 
     @property
-    def there_XS1(self) -> Tensor:
-        return self.there_BVS.flatten(0, 1)[..., None]
+    def there_XS(self) -> Tensor:
+        return self.there_BVS.flatten(0, 1)
 
     def entered(self, encoder: ShortTerm, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor) -> Tensor:
         """`ShortTerm.entered` of what is kept, f32[X,S,D]: after the one that is left out comes a longer time."""
-        place_V1 = torch.full_like(self.kept_VS[:, :1], -1)
-        before_VS = torch.cat([place_V1, self.kept_VS[:, :-1]], 1)
-        times_BW1, there_BW1 = times_BK[:, -NEWEST - 1 :], self.there_BK[:, -NEWEST - 1 :]
+        before_VS = torch.cat([torch.full_like(self.kept_VS[:, :1], -1), self.kept_VS[:, :-1]], 1)
+        times_BW1, there_BW1 = times_BK[:, -self.newest - 1 :], self.there_BK[:, -self.newest - 1 :]
         gaps_BVS = (times_BW1[:, self.kept_VS + 1] - times_BW1[:, before_VS + 1]) * there_BW1[:, before_VS + 1]
-        x_BWD = items_BKD[:, -NEWEST:] + encoder.action(actions_BK[:, -NEWEST:])
+        x_BWD = items_BKD[:, -self.newest :] + encoder.action(actions_BK[:, -self.newest :])
         x_BVSD = (x_BWD[:, self.kept_VS] + encoder.gap(time_bucket(gaps_BVS))) * self.there_BVS[..., None]
         return x_BVSD.flatten(0, 1)
 
     def context(self, x_BKD: Tensor, wide: int) -> Tensor:
-        """What stands before the newest, so many positions of it, for each way: f32[X,wide,D]."""
-        before_BPD = F.pad(x_BKD[:, :-NEWEST][:, -wide:], (0, 0, max(wide - x_BKD.shape[1] + NEWEST, 0), 0))
-        return before_BPD.repeat_interleave(NEWEST, 0)
+        """What stands before the ends, so many positions of it, for each way: f32[X,wide,D]."""
+        missing = max(wide - x_BKD.shape[1] + self.newest, 0)
+        before_BPD = F.pad(x_BKD[:, : -self.newest][:, -wide:], (0, 0, missing, 0))
+        return before_BPD.repeat_interleave(len(self.kept_VS), 0)
 
-    def repeated(self, state: State) -> State:
-        """For each way."""
-        h, c = (part.repeat_interleave(NEWEST, 1) for part in state)
-        return h, c
+    def read(self, net: nn.LSTM, x_XSD: Tensor) -> Tensor:
+        """The states of what is kept, f32[B,V,S,D]."""
+        ways = len(self.kept_VS)
+        h, c = (part.repeat_interleave(ways, 1) for part in self.state)
+        return read_on(net, x_XSD, self.there_XS, (h, c))[0].unflatten(0, (-1, ways))
 
-    def looked(self, look: Look, old_BPD: Tensor, new_XSD: Tensor) -> Tensor:
+    def looked(self, look: Look, states_BKD: Tensor, new_BVSD: Tensor) -> Tensor:
         """The newest state of each way with what it looks back at, f32[B,V,D]."""
-        new_BVSD = new_XSD.unflatten(0, (-1, NEWEST))
-        return look.of(old_BPD, new_BVSD, self.there_BK[:, :-NEWEST], self.there_BVS)
+        return look.of(states_BKD[:, : -self.newest], new_BVSD, self.there_BK[:, : -self.newest], self.there_BVS)

@@ -6,11 +6,13 @@ layers of width 3 see 7 interactions and four see 31; what is padded is zero for
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.shortterm.again import Suffix, read_on
+from model.shortterm.again import AT_ONCE, IN_TURN, MANY, Ends, read_on
 from model.shortterm.base import NEWEST, Again, Look, ShortTerm
 from model.shortterm.recurrent import Recurrent
 
@@ -39,26 +41,36 @@ class CnnEncoder(ShortTerm):
     ) -> tuple[Tensor, Again | None]:
         if self.states is None or self.look is None or self.training or there_BK.shape[1] <= NEWEST:
             return super().followed(items_BKD, actions_BK, times_BK, there_BK)
-        states, look, older = self.states, self.look, there_BK.shape[1] - NEWEST
+        net, look = self.states.net, self.look
         x_BKD = self.entered(items_BKD, actions_BK, times_BK, there_BK)
-        read = []
+        layers: list[tuple[Convolution, Tensor]] = []
         for layer in self.layers:
-            read.append(x_BKD)
+            assert isinstance(layer, Convolution)
+            layers.append((layer, x_BKD))
             x_BKD = (x_BKD + layer(x_BKD)) * there_BK[..., None]
-        old_BPD, state = read_on(states.net, x_BKD[:, :older], there_BK[:, :older])
-        new_BWD, _ = read_on(states.net, x_BKD[:, older:], there_BK[:, older:], state)
-        suffix = Suffix.of(there_BK)
+        ways = IN_TURN if len(x_BKD) >= MANY else AT_ONCE
+        cuts = [x_BKD.shape[1] - newest for newest, _ in ways if newest > 1]
+        parts, state, ends = [], None, []
+        for start, end in pairwise([0, *cuts, x_BKD.shape[1]]):
+            states, state = read_on(net, x_BKD[:, start:end], there_BK[:, start:end], state)
+            parts.append(states)
+            if end in cuts:
+                ends.append(Ends.of(*ways[len(ends)], state, there_BK))
+        states_BKD = torch.cat(parts, 1)
 
         def again() -> Tensor:
-            x_XSD = suffix.entered(self, items_BKD, actions_BK, times_BK)
-            for layer, before_BKD in zip(self.layers, read, strict=True):
-                assert isinstance(layer, Convolution)
-                x_XSD = (x_XSD + layer.on(suffix.context(before_BKD, layer.pad), x_XSD)) * suffix.there_XS1
-            new_XSD, _ = read_on(states.net, x_XSD, suffix.there_XS1[..., 0], suffix.repeated(state))
-            return self.out(self.norm(suffix.looked(look, old_BPD, new_XSD))) * suffix.there_BVS[:, :, -1:]
+            found, there = [], [end.there_BVS[..., -1:] for end in ends]
+            for end in ends:
+                x_XSD, there_XS1 = end.entered(self, items_BKD, actions_BK, times_BK), end.there_XS[..., None]
+                for layer, before_BKD in layers:
+                    x_XSD = (x_XSD + layer.on(end.context(before_BKD, layer.pad), x_XSD)) * there_XS1
+                found.append(end.looked(look, states_BKD, end.read(net, x_XSD)))
+            if len(ends) < len(ways):  # without the newest there is nothing to read, but to look from the one before
+                found.append(look(states_BKD[:, :-1], there_BK[:, :-1], 1))
+                there.append(there_BK[:, None, -2:-1])
+            return self.out(self.norm(torch.cat(found, 1))) * torch.cat(there, 1)
 
-        newest_BD = look.of(old_BPD, new_BWD[:, None], there_BK[:, :older], there_BK[:, None, older:])[:, 0]
-        return self.out(self.norm(newest_BD)) * there_BK[:, -1:], again
+        return self.out(self.norm(look(states_BKD, there_BK, 1)))[:, 0] * there_BK[:, -1:], again
 
 
 class Convolution(nn.Module):

@@ -138,9 +138,9 @@ def test_a_time_gap_is_counted_in_doublings_of_a_second(ms, bucket):
     assert time_bucket(torch.tensor([ms])).item() == bucket
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_window_without_one_of_its_newest_is_what_reading_it_anew_says(encoder, seed):
-    items, actions, times, there = windows(seed)
+@pytest.mark.parametrize("users", [1, 40], ids=["for a few users", "for many"])
+def test_a_window_without_one_of_its_newest_is_what_reading_it_anew_says(encoder, users):
+    items, actions, times, there = (torch.cat(c) for c in zip(*(windows(seed) for seed in range(users)), strict=True))
     whole, again = encoder.followed(items, actions, times, there)
     assert torch.allclose(whole, encoder(items, actions, times, there, last=True), atol=1e-6)
     if again is None:
