@@ -58,7 +58,7 @@ def reranked(
     pool = np.argpartition(-scores, size - 1, axis=1)[:, :size] if size < rows.shape[1] else _all_of(rows)
     # equal values are taken by catalogue row, wherever candidates stand
     pool = np.take_along_axis(pool, np.argsort(np.take_along_axis(rows, pool, 1), axis=1), 1)
-    like = _cosines(items[np.take_along_axis(rows, pool, 1)])
+    like = _cosines(items.take(np.take_along_axis(rows, pool, 1), 0))
     taken = np.take_along_axis(scores, pool, 1).astype(np.float32)
     values = (_mmr if config.method == "mmr" else _dpp)(like, taken, min(places, size), config.strength)
     out = scores.astype(np.float32)

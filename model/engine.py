@@ -31,7 +31,7 @@ from model.mix import EVEN, Mix, combined
 from model.near import Compare, Search, best_of, nearest
 from model.online import OnlineScores, looked_up
 from model.people import About, Words
-from model.peruser import PerUser, Shown
+from model.peruser import PerUser, Shown, best_first
 from model.reasons import RankedLists, Reasoner, Reasons
 from model.reweighed import sharing
 from model.rules import SPARE, Asked, Rules, RulesConfig, wanted
@@ -322,7 +322,7 @@ class Engine:
             if self.bounds.any:
                 there = self.bounds.kept(at, scores, online, n)
                 scores = np.where(there, scores, -np.inf)
-            best = np.lexsort((at, -scores), axis=1)[:, :n]
+            best = best_first(at, scores)[:, :n]
             listed = np.take_along_axis(there, best, 1)
         share = np.take_along_axis(_softmax(scores), best, 1)
         items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
@@ -332,7 +332,8 @@ class Engine:
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))
-        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity))
+        follows = np.take_along_axis(related, best, 1)
+        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity, follows))
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
@@ -340,7 +341,7 @@ class Engine:
         """
         if self._items.is_cpu:
             users_BD2 = np.stack([fused.vectors.numpy(), fused.long.numpy()], 2)
-            found_BM2 = np.matmul(self.item_vectors[at], users_BD2)
+            found_BM2 = np.matmul(self.item_vectors.take(at, 0), users_BD2)
         else:
             items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
             found_BM2 = torch.bmm(items_BMD, torch.stack([fused.vectors, fused.long], 2)).cpu().numpy()
@@ -355,8 +356,9 @@ class Engine:
         windows: NDArray[np.float32],
         online: OnlineScores,
         popularity: NDArray[np.float32],
+        related: NDArray[np.float32],
     ) -> Reasons:
-        """Reasons of lists i32[B,n]. `tastes`, `windows`, `popularity`: see `Reasoner.explain`."""
+        """Reasons of lists i32[B,n]. What is given for each: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -379,6 +381,7 @@ class Engine:
                 online,
                 self.mix,
                 popularity,
+                related,
             )
 
 

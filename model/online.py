@@ -204,7 +204,7 @@ class OnlineScores:
 
     def prepared(self) -> OnlineScores:
         """Itself, with all made that is otherwise made when it is first asked for."""
-        _ = self._by_popularity, self._places
+        _ = self._popularity_rank, self._places
         return self
 
     def related(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -298,7 +298,15 @@ class OnlineScores:
         def looked_through(ordered: NDArray[np.int32], users: NDArray[np.int64], looked: int) -> NDArray[np.int64]:
             """Fill in what is found among the first of `ordered`; returns the users for whom that is too little."""
             often = np.broadcast_to(ordered[:looked], (len(users), min(looked, len(ordered))))
-            free = shown.at(often, users) & ~followers.has(often, users)
+            if ordered is self._by_popularity:  # what is not free is looked up in it, not each of it among these
+                free = np.repeat(mask[often[:1]], len(users), axis=0)
+                for numbers in (shown.hidden, followers):
+                    whose, row = numbers.taken(users)
+                    at = self._popularity_rank[row]
+                    near = at < free.shape[1]
+                    free[whose[near], at[near]] = False
+            else:
+                free = shown.at(often, users) & ~followers.has(often, users)
             found = first_of(np.where(free, often, np.int32(-1)), m)
             out[users, : found.shape[1]] = found
             return users[free.sum(1) < m]
@@ -326,15 +334,23 @@ class OnlineScores:
         many = np.searchsorted(self.popularity, np.float32((below + 1) / of_all), sorter=fewest_first)
         return self._by_popularity[len(fewest_first) - int(many) :]
 
-    def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+    def contribution(
+        self,
+        window: NDArray[np.int32],
+        candidates: NDArray[np.int32],
+        related: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.float32]:
         """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];
-        summed over K, `related`.
+        summed over K, `related`, f[B,n]: where it is known, and 0, no part is looked for.
         """
         share = np.zeros((*window.shape, candidates.shape[1]), np.float32)
         if len(self._places):
-            wanted = np.maximum(window, 0).astype(np.int64)[..., None] * self.steps.shape[1] + candidates[:, None]
-            at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
-            share = np.where(self._places[at] == wanted, self.steps.data[at], np.float32(0))
+            some = np.broadcast_to((window >= 0)[..., None], share.shape)
+            some = some if related is None else some & (related > 0)[:, None]
+            user, place, item = at = np.nonzero(some)
+            wanted = window[user, place].astype(np.int64) * self.steps.shape[1] + candidates[user, item]
+            found = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
+            share[at] = np.where(self._places[found] == wanted, self.steps.data[found], np.float32(0))
         if self.kin is not None:
             lent = self.kin.borrowed(self.steps[np.maximum(window, 0).ravel()])
             share = share + self.kin.looked_up(lent.reshape(*window.shape, -1), candidates)
@@ -351,6 +367,13 @@ class OnlineScores:
     def _by_popularity(self) -> NDArray[np.int32]:
         """Catalogue rows, the most popular first."""
         return np.argsort(-self.popularity, kind="stable").astype(np.int32)
+
+    @cached_property
+    def _popularity_rank(self) -> NDArray[np.int32]:
+        """The place of each catalogue row in `_by_popularity`."""
+        rank = np.empty_like(self._by_popularity)
+        rank[self._by_popularity] = np.arange(len(rank), dtype=rank.dtype)
+        return rank
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:

@@ -155,3 +155,14 @@ def first_of(rows: NDArray[Row], m: int) -> NDArray[Row]:
     """The first m of each row [B,M] that are not -1, in order; -1 where there are fewer."""
     order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
     return np.take_along_axis(rows, order, 1)
+
+
+def best_first(rows: NDArray[np.integer], scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Columns by scores f[B,M], best first, ties by catalogue row i[B,M]: i64[B,M]. Single-precision scores and rows go
+    into one word each, which numpy sorts several times as fast as two columns.
+    """
+    if scores.dtype != np.float32:
+        return np.lexsort((rows, -scores), axis=1)
+    bits = (np.float32(0) - scores).view(np.int32)  # 0 - x has no -0 where x is 0, as -x would
+    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
+    return np.argsort((rising << 32) + rows, axis=1)

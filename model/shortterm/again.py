@@ -90,6 +90,21 @@ class Ends:
         h, c = (part.repeat_interleave(ways, 1) for part in self.state)
         return read_on(net, x_XSD, self.there_XS, (h, c))[0].unflatten(0, (-1, ways))
 
-    def looked(self, look: Look, states_BKD: Tensor, new_BVSD: Tensor) -> Tensor:
-        """The newest state of each way with what it looks back at, f32[B,V,D]."""
-        return look.of(states_BKD[:, : -self.newest], new_BVSD, self.there_BK[:, : -self.newest], self.there_BVS)
+
+def looked(
+    look: Look, states_BKD: Tensor, there_BK: Tensor, ends: list[Ends], new: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The newest state of each way with what it looks back at, f32[B,NEWEST,D], and whether there is anything, bool.
+    new: f32[B,V,S,D] of each end.
+    """
+    there = [end.there_BVS for end in ends]
+    if sum(part.shape[1] for part in new) < NEWEST:  # without the newest, nothing was to be read: it ends one before
+        new, there = [*new, states_BKD[:, None, -2:-1]], [*there, there_BK[:, None, -2:-1]]
+    most = max(part.shape[2] for part in new)
+    new_BVSD = torch.cat([F.pad(part, (0, 0, most - part.shape[2], 0)) for part in new], 1)
+    new_BVS = torch.cat([F.pad(part, (most - part.shape[2], 0)) for part in there], 1)
+    first = [there_BK.shape[1] - end.newest for end in ends for _ in end.kept_VS]
+    first_V = torch.tensor([*first, *[there_BK.shape[1] - 2] * (NEWEST - len(first))], device=there_BK.device)
+    old_VK = torch.arange(there_BK.shape[1], device=there_BK.device) < first_V[:, None]
+    found_BVD = look.of(states_BKD, there_BK[:, None] & old_VK, new_BVSD, new_BVS)
+    return found_BVD, new_BVS[..., -1:]

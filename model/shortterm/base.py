@@ -93,17 +93,19 @@ class Look(nn.Module):
         context_BQD = weights_BQK.masked_fill(hidden(there_BK, queries), -torch.inf).softmax(-1) @ states_BKD
         return torch.tanh(self.join(torch.cat([q_BQD, context_BQD], -1)))
 
-    def of(self, old_BPD: Tensor, new_BVSD: Tensor, there_BP: Tensor, there_BVS: Tensor) -> Tensor:
-        """The same for the last states of V ways to go on from the same P: f32[B,V,D]."""
+    def of(self, old_BKD: Tensor, old_BVK: Tensor, new_BVSD: Tensor, new_BVS: Tensor) -> Tensor:
+        """The same for the last of V states that each go on from some of the same K: f32[B,V,D]. Two masks say which
+        of the old ones and of its own each may see, bool.
+        """
         q_BVD = new_BVSD[:, :, -1]
         asked_BVD = self.query(q_BVD) / math.sqrt(q_BVD.shape[-1])
-        own_BVS = (new_BVSD @ asked_BVD[..., None])[..., 0]
-        weights_BVK = torch.cat([asked_BVD @ old_BPD.transpose(1, 2), own_BVS], -1)
-        hidden_BVK = ~torch.cat([there_BP[:, None].expand(-1, q_BVD.shape[1], -1), there_BVS], -1)
-        hidden_BVK[..., -1] = False  # itself, as in `hidden`
-        weights_BVK = weights_BVK.masked_fill(hidden_BVK, -torch.inf).softmax(-1)
-        old_BVP, own_BVS = weights_BVK.split([old_BPD.shape[1], new_BVSD.shape[2]], -1)
-        context_BVD = old_BVP @ old_BPD + (own_BVS[..., None, :] @ new_BVSD)[..., 0, :]
+        own_BVS = (new_BVSD * asked_BVD[:, :, None]).sum(-1)
+        seen_BVX = torch.cat([old_BVK, new_BVS], -1)
+        seen_BVX[..., -1] = True  # itself, as in `hidden`
+        weights_BVX = torch.cat([asked_BVD @ old_BKD.transpose(1, 2), own_BVS], -1)
+        weights_BVX = weights_BVX.masked_fill(~seen_BVX, -torch.inf).softmax(-1)
+        of_old_BVK, of_own_BVS = weights_BVX.split([old_BKD.shape[1], new_BVS.shape[2]], -1)
+        context_BVD = of_old_BVK @ old_BKD + (of_own_BVS[..., None] * new_BVSD).sum(2)
         return torch.tanh(self.join(torch.cat([q_BVD, context_BVD], -1)))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.shortterm.again import AT_ONCE, IN_TURN, MANY, Ends, read_on
+from model.shortterm.again import AT_ONCE, IN_TURN, MANY, Ends, looked, read_on
 from model.shortterm.base import NEWEST, Again, Look, ShortTerm
 from model.shortterm.recurrent import Recurrent
 
@@ -59,16 +59,14 @@ class CnnEncoder(ShortTerm):
         states_BKD = torch.cat(parts, 1)
 
         def again() -> Tensor:
-            found, there = [], [end.there_BVS[..., -1:] for end in ends]
+            new = []
             for end in ends:
                 x_XSD, there_XS1 = end.entered(self, items_BKD, actions_BK, times_BK), end.there_XS[..., None]
                 for layer, before_BKD in layers:
                     x_XSD = (x_XSD + layer.on(end.context(before_BKD, layer.pad), x_XSD)) * there_XS1
-                found.append(end.looked(look, states_BKD, end.read(net, x_XSD)))
-            if len(ends) < len(ways):  # without the newest there is nothing to read, but to look from the one before
-                found.append(look(states_BKD[:, :-1], there_BK[:, :-1], 1))
-                there.append(there_BK[:, None, -2:-1])
-            return self.out(self.norm(torch.cat(found, 1))) * torch.cat(there, 1)
+                new.append(end.read(net, x_XSD))
+            found_BVD, there_BV1 = looked(look, states_BKD, there_BK, ends, new)
+            return self.out(self.norm(found_BVD)) * there_BV1
 
         return self.out(self.norm(look(states_BKD, there_BK, 1)))[:, 0] * there_BK[:, -1:], again
 
