@@ -332,8 +332,7 @@ class Engine:
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))
-        follows = np.take_along_axis(related, best, 1)
-        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity, follows))
+        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity))
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
@@ -356,9 +355,8 @@ class Engine:
         windows: NDArray[np.float32],
         online: OnlineScores,
         popularity: NDArray[np.float32],
-        related: NDArray[np.float32],
     ) -> Reasons:
-        """Reasons of lists i32[B,n]. What is given for each: see `Reasoner.explain`."""
+        """Reasons of lists i32[B,n]. `tastes`, `windows`, `popularity`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
 
         def encode_window(windows: Histories, window_rows: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -381,7 +379,6 @@ class Engine:
                 online,
                 self.mix,
                 popularity,
-                related,
             )
 
 

@@ -32,6 +32,8 @@ from model.peruser import PerUser, Shown, first_of
 PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
+EXPANDED = 4
+"""Entries of the windows' items, times the pairs of them that are asked for, up to which all of these are gone through."""
 RARE, LOOKED = 0.125, 32
 """Where less than this share of the items may be shown, or more than so many times as many as are wanted were looked
 through in vain, the others are left out of the most popular first."""
@@ -334,27 +336,33 @@ class OnlineScores:
         many = np.searchsorted(self.popularity, np.float32((below + 1) / of_all), sorter=fewest_first)
         return self._by_popularity[len(fewest_first) - int(many) :]
 
-    def contribution(
-        self,
-        window: NDArray[np.int32],
-        candidates: NDArray[np.int32],
-        related: NDArray[np.floating] | None = None,
-    ) -> NDArray[np.float32]:
+    def contribution(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
         """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];
-        summed over K, `related`, f[B,n]: where it is known, and 0, no part is looked for.
+        summed over K, `related`.
         """
-        share = np.zeros((*window.shape, candidates.shape[1]), np.float32)
-        if len(self._places):
-            some = np.broadcast_to((window >= 0)[..., None], share.shape)
-            some = some if related is None else some & (related > 0)[:, None]
-            user, place, item = at = np.nonzero(some)
-            wanted = window[user, place].astype(np.int64) * self.steps.shape[1] + candidates[user, item]
-            found = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
-            share[at] = np.where(self._places[found] == wanted, self.steps.data[found], np.float32(0))
+        share = self._shares(window, candidates)
         if self.kin is not None:
             lent = self.kin.borrowed(self.steps[np.maximum(window, 0).ravel()])
             share = share + self.kin.looked_up(lent.reshape(*window.shape, -1), candidates)
         return np.where((window >= 0)[..., None], share, np.float32(0)) * self._weights(window)[..., None]
+
+    def _shares(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The entries of `steps` of each item of the windows i32[B,K] and each candidate i32[B,n]: f32[B,K,n]."""
+        (users, wide), size = window.shape, self.steps.shape[1]
+        firsts, there = self.steps.indptr[window], window >= 0
+        counts = np.where(there, self.steps.indptr[window + 1] - firsts, 0).ravel()
+        if counts.sum() > EXPANDED * wide * candidates.size:
+            wanted = np.maximum(window, 0).astype(np.int64)[..., None] * size + candidates[:, None]
+            at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
+            return np.where(self._places[at] == wanted, self.steps.data[at], np.float32(0))
+        # fewer entries than pairs: each is looked for among the candidates, which fit into a cache
+        at = spans(firsts.ravel(), counts)
+        user, place = np.divmod(np.repeat(np.arange(users * wide), counts), wide)
+        asked, which = np.unique(np.arange(users)[:, None] * size + candidates, return_inverse=True)
+        found, has = PerUser(users, size, asked, np.zeros(0, np.float32)).find(user * size + self.steps.indices[at])
+        share = np.zeros((len(asked), wide), np.float32)
+        share[found[has], place[has]] = self.steps.data[at[has]]
+        return share[which.reshape(candidates.shape)].transpose(0, 2, 1)
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""

@@ -188,17 +188,16 @@ class Reasoner:
         online: OnlineScores,
         mix: Mix,
         popularity: NDArray[np.float32],
-        related: NDArray[np.float32],
     ) -> Reasons:
         """Reasons for every item of B users' lists i32[B,n] (catalogue rows, -1 = none).
 
         rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows f32[B,n]: how much
         more the profile's part of the user vector, and the window's, say for an item than for the average candidate;
-        popularity: of items with all f32[N], or to each user f32[B,N]; related f32[B,n]: how much the items follow.
+        popularity: of items with all f32[N], or to each user f32[B,N].
         """
         chosen = np.maximum(lists, 0)
         lost = left_out(window, rows, fused, items, chosen, encode_window)
-        parts = online.contribution(rows, chosen, related) * mix.related
+        parts = online.contribution(rows, chosen) * mix.related
         popular = mix.popular * looked_up(popularity, chosen)
         own = np.zeros(chosen.shape, np.float32)
         if mix.repeat:
