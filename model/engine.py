@@ -246,11 +246,14 @@ class Engine:
         def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
             return np.float32(self.mix.neural) * compare(users, rows) + said[rows]
 
-        for member, least in wanted(terms):
-            have = (member[found] & (found >= 0)).sum(1)
+        for group, least in wanted(terms):
+            if not least.any():
+                continue
+            have = (group.has(found) & (found >= 0)).sum(1)
             short = (least > 0) & (have < least + SPARE)
             if not short.any():
                 continue
+            member = group.has(slice(None))
             k = int(least[short].max()) + SPARE
             best = np.full((len(found), k), -1, np.int64)
             for mask, users in shown.groups():
