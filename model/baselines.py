@@ -147,7 +147,8 @@ class Fallback:
             w_B1 = np.where(count_B1 > 0, alpha, 1).astype(np.float32)
             long_BD = ((1 - w_B1) * mean_BD).astype(np.float32)
             fused = w_B1 * short_BD + long_BD, w_B1[:, 0], long_BD
-        return Fused(*(torch.from_numpy(part).to(device) for part in fused))
+        vectors, short, long = (torch.from_numpy(part).to(device) for part in fused)
+        return Fused(vectors, short, long)
 
 
 def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
 EXPANDED = 4
-"""Entries of the windows' items, times the pairs of them that are asked for, up to which all of these are gone through."""
+"""Up to so many entries of the windows' items for each pair that is asked for, all of these are gone through."""
 RARE, LOOKED = 0.125, 32
 """Where less than this share of the items may be shown, or more than so many times as many as are wanted were looked
 through in vain, the others are left out of the most popular first."""

@@ -37,9 +37,10 @@ def read_on(net: nn.LSTM, x_BKD: Tensor, there_BK: Tensor, state: State | None =
     """The states of one LSTM layer over left-padded rows, f32[B,K,D], and the last. Padding does not move them from
     zero: one more input shuts the gate that lets anything in.
     """
-    wide = net.weight_ih_l0.new_zeros(4 * net.hidden_size, 1)
+    into, *others = (getattr(net, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    wide = into.new_zeros(4 * net.hidden_size, 1)
     wide[: net.hidden_size] = SHUT
-    weights = [torch.cat([net.weight_ih_l0, wide], 1), net.weight_hh_l0, net.bias_ih_l0, net.bias_hh_l0]
+    weights = [torch.cat([into, wide], 1), *others]
     shut_BK1 = (~there_BK)[..., None].to(x_BKD.dtype)
     zero = x_BKD.new_zeros(1, len(x_BKD), net.hidden_size)
     given = (zero, zero) if state is None else state

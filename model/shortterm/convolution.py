@@ -42,6 +42,7 @@ class CnnEncoder(ShortTerm):
         if self.states is None or self.look is None or self.training or there_BK.shape[1] <= NEWEST:
             return super().followed(items_BKD, actions_BK, times_BK, there_BK)
         net, look = self.states.net, self.look
+        assert isinstance(net, nn.LSTM)
         x_BKD = self.entered(items_BKD, actions_BK, times_BK, there_BK)
         layers: list[tuple[Convolution, Tensor]] = []
         for layer in self.layers:

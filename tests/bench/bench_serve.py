@@ -118,7 +118,7 @@ def same(ours: RankedLists, theirs: list[Listed]) -> tuple[int, int]:
 
 def measure(world: Shop, size: int, rounds: int, systems: list[str]) -> dict[str, Any]:
     """Rounds of batches of so many users, by turns; a round does at least 64 of them."""
-    params = faiss.SearchParametersHNSW(efSearch=width_for(len(world.catalog)))
+    params = faiss.SearchParametersHNSW(efSearch=width_for(len(world.catalog)))  # pyright: ignore[reportAttributeAccessIssue]
     ours, parts = Ours(world), Parts(world, params)
     eager = Eager(world, world.index.structure, params)
     users, many = len(world.histories), max(1, 64 // size)

@@ -191,11 +191,11 @@ class Eager:
         mix = self._model.mix
         parts = [mix.related * part.get(row, 0.0) for part in follows]
         p = max(sum(parts) + pop, 1e-30)
-        evidence = Counter[int]()
+        evidence: dict[int, float] = {}
         for k, (item, part) in enumerate(zip(window, parts, strict=True)):
             back = len(window) - 1 - k
             neural = mix.neural * lost[back] if back < len(lost) else 0.0
-            evidence[item] += max(mix.online * _drop(part / p) + neural, 0.0)
+            evidence[item] = evidence.get(item, 0.0) + max(mix.online * _drop(part / p) + neural, 0.0)
         said = [("interaction", nats, item) for item, nats in evidence.items()]
         said += [("taste", taste, -1), ("popular", max(mix.online * _drop(pop / p), 0.0), -1)]
         total = max(sum(nats for _, nats, _ in said), 1e-9)
