@@ -153,7 +153,9 @@ class Shown:
 
 def first_of(rows: NDArray[Row], m: int) -> NDArray[Row]:
     """The first m of each row [B,M] that are not -1, in order; -1 where there are fewer."""
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
+    wide = np.int32(rows.shape[1])
+    # numbers that differ are sorted several times as fast as equal ones are in a stable way
+    order = np.argsort(np.arange(wide, dtype=np.int32) + wide * (rows < 0), axis=1)[:, :m]
     return np.take_along_axis(rows, order, 1)
 
 

@@ -85,4 +85,8 @@ class Convolution(nn.Module):
 
     def on(self, before_BPD: Tensor, x_BKD: Tensor) -> Tensor:
         """`forward` of positions that stand behind others, `pad` of them."""
-        return F.relu(self.conv(torch.cat([before_BPD, x_BKD], 1).transpose(1, 2))).transpose(1, 2)
+        all_BXD = torch.cat([before_BPD, x_BKD], 1)
+        skip, size = self.pad // (WIDTH - 1), x_BKD.shape[1]
+        near_BKE = torch.cat([all_BXD[:, at * skip : at * skip + size] for at in range(WIDTH)], 2)
+        weight_ED = self.conv.weight.permute(2, 1, 0).flatten(0, 1)
+        return F.relu(torch.matmul(near_BKE, weight_ED) + self.conv.bias)
