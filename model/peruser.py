@@ -68,11 +68,16 @@ class PerUser:
 
     def padded(self, values: NDArray[Value], nothing: float) -> NDArray[Value]:
         """Values [F] that go with the numbers, a row for each user, [B,widest]; `nothing` where a row has fewer."""
-        firsts = np.searchsorted(self.user, np.arange(self.users + 1))
-        place = np.arange(len(self.keys)) - firsts[self.user]
-        out = np.full((self.users, int(np.diff(firsts).max(initial=0))), nothing, values.dtype)
+        place, wide = self._places
+        out = np.full((self.users, wide), nothing, values.dtype)
         out[self.user, place] = values
         return out
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], int]:
+        """Where each number stands among its user's, i64[F], and how many a user has at most."""
+        firsts = np.searchsorted(self.user, np.arange(self.users + 1))
+        return np.arange(len(self.keys)) - firsts[self.user], int(np.diff(firsts).max(initial=0))
 
     def _sought(
         self, rows: NDArray[np.integer], of: NDArray[np.integer] | None

@@ -82,7 +82,8 @@ class Ends:
     def context(self, x_BKD: Tensor, wide: int) -> Tensor:
         """What stands before the ends, so many positions of it, for each way: f32[X,wide,D]."""
         missing = max(wide - x_BKD.shape[1] + self.newest, 0)
-        before_BPD = F.pad(x_BKD[:, : -self.newest][:, -wide:], (0, 0, missing, 0))
+        before_BPD = x_BKD[:, : -self.newest][:, -wide:]
+        before_BPD = F.pad(before_BPD, (0, 0, missing, 0)) if missing else before_BPD
         return before_BPD.repeat_interleave(len(self.kept_VS), 0)
 
     def read(self, net: nn.LSTM, x_XSD: Tensor) -> Tensor:
