@@ -84,9 +84,10 @@ class Convolution(nn.Module):
         return F.relu(self.conv(F.pad(x_BKD.transpose(1, 2), (self.pad, 0)))).transpose(1, 2)
 
     def on(self, before_BPD: Tensor, x_BKD: Tensor) -> Tensor:
-        """`forward` of positions that stand behind others, `pad` of them."""
+        """`forward` of positions that stand behind others, `pad` of them. For a few positions of many rows, one product
+        costs less than a convolution does.
+        """
         all_BXD = torch.cat([before_BPD, x_BKD], 1)
         skip, size = self.pad // (WIDTH - 1), x_BKD.shape[1]
         near_BKE = torch.cat([all_BXD[:, at * skip : at * skip + size] for at in range(WIDTH)], 2)
-        weight_ED = self.conv.weight.permute(2, 1, 0).flatten(0, 1)
-        return F.relu(torch.matmul(near_BKE, weight_ED) + self.conv.bias)
+        return F.relu(F.linear(near_BKE, self.conv.weight.permute(0, 2, 1).flatten(1), self.conv.bias))
