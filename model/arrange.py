@@ -25,10 +25,12 @@ from model.diversity import DiversityConfig, reranked
 from model.explore import ExploreConfig, chances, drawn, newcomers, uniforms
 from model.exposure import Bounds
 from model.online import OnlineScores
-from model.peruser import Shown
+from model.peruser import Shown, best_first
 from model.terms import Quota, Terms
 
 NOBODY = -1
+NARROW = 6
+"""Candidates that are looked at first, times the places of a list."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,16 +92,38 @@ def arrange(
     among the rows. bounds: quotas beside those of the terms. new bool[B,M]: items with few interactions. seeds
     u64[B]: what is drawn follows from them.
     """
-    order = np.lexsort((rows, -utility), axis=1)
-    rows, utility = np.take_along_axis(rows, order, 1), np.take_along_axis(utility, order, 1)
-    filling = _Filling(rows, utility, terms, (*terms.quotas, *bounds))
-    chance = None
+    order, quotas = best_first(rows, utility), (*terms.quotas, *bounds)
     if explore is not None and explore.on:
         if seeds is None:
             raise ValueError("what is drawn needs a seed for each user: pass `seeds`")
+        rows, utility = np.take_along_axis(rows, order, 1), np.take_along_axis(utility, order, 1)
         new = np.zeros(rows.shape, bool) if new is None else np.take_along_axis(new, order, 1)
-        chance = _Chance(explore, utility, new, seeds, terms.pinned.shape[1])
-    for place in range(terms.pinned.shape[1]):
+        chance = _Chance(explore, utility, new, seeds, terms.width)
+        return _filled(_Filling(rows, utility, terms, quotas), order, chance)
+    some = order[:, : NARROW * terms.width]
+    if some.shape < order.shape and not ((terms.pinned >= 0).any() or any(quota.least.any() for quota in quotas)):
+        # the first that are free take the places: nobody needs the rest unless these few leave one open
+        arranged = _arranged(rows, utility, some, terms, quotas)
+        if ((arranged.column >= 0).sum(1) >= terms.places).all():
+            return arranged
+    return _arranged(rows, utility, order, terms, quotas)
+
+
+def _arranged(
+    rows: NDArray[np.int32],
+    utility: NDArray[np.floating],
+    order: NDArray[np.int64],
+    terms: Terms,
+    quotas: tuple[Quota, ...],
+) -> Arranged:
+    """Lists from the columns i64[B,W] in this order, nothing drawn."""
+    ordered = np.take_along_axis(rows, order, 1), np.take_along_axis(utility, order, 1)
+    return _filled(_Filling(*ordered, terms, quotas), order, None)
+
+
+def _filled(filling: _Filling, order: NDArray[np.int64], chance: _Chance | None) -> Arranged:
+    """Fills all places, and leaves none open before the last item."""
+    for place in range(filling.column.shape[1]):
         filling.fill(place, chance)
     there = filling.column >= 0
     column = np.where(there, np.take_along_axis(order, np.maximum(filling.column, 0), 1), -1)

@@ -73,10 +73,15 @@ class UserModel(Protocol):
         ...
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         """Fuses windows of B users (rows i32[B,K], left-padded, only known items) with their profiles
-        (f32[S,P] each).
+        (f32[S,P] each). explained: reasons will be asked for, which may be cheaper to know beforehand.
         """
         ...
 
@@ -118,7 +123,12 @@ class Fallback:
         return Pooled(text)
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         return self.read(window, rows, profiles, self.mix.alpha, items.device)
 
@@ -144,7 +154,8 @@ class Fallback:
             w_B1 = np.where(count_B1 > 0, alpha, 1).astype(np.float32)
             long_BD = ((1 - w_B1) * mean_BD).astype(np.float32)
             fused = w_B1 * short_BD + long_BD, w_B1[:, 0], long_BD
-        return Fused(*(torch.from_numpy(part).to(device) for part in fused))
+        vectors, short, long = (torch.from_numpy(part).to(device) for part in fused)
+        return Fused(vectors, short, long)
 
 
 def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
@@ -156,14 +167,16 @@ def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device |
 
 
 def _padded(profiles: list[NDArray[np.float32]], dim: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    most = max([1, *(len(p) for p in profiles)])
+    counts = np.fromiter(map(len, profiles), np.int64, len(profiles))
+    most = int(counts.max(initial=1))
+    there = np.arange(most) >= most - counts[:, None]
     vectors = np.zeros((len(profiles), most, dim), np.float32)
-    mask = np.zeros((len(profiles), most), bool)
-    for b, profile in enumerate(profiles):
-        if len(profile):
-            vectors[b, most - len(profile) :] = profile
-            mask[b, most - len(profile) :] = profile.any(1)
-    return vectors, mask
+    if counts.any():
+        said = profiles if counts.all() else [profiles[b] for b in np.flatnonzero(counts).tolist()]
+        flat = np.concatenate(said)
+        vectors[there] = flat
+        there[there] = flat.any(1)
+    return vectors, there
 
 
 def _normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,7 +62,12 @@ class Blended:
         return self.model.long_term(text, titles, encode)
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         own = self.model.dim
         trained = self.model.encode(window, rows, items[:, :own], profiles)

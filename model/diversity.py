@@ -58,7 +58,7 @@ def reranked(
     pool = np.argpartition(-scores, size - 1, axis=1)[:, :size] if size < rows.shape[1] else _all_of(rows)
     # equal values are taken by catalogue row, wherever candidates stand
     pool = np.take_along_axis(pool, np.argsort(np.take_along_axis(rows, pool, 1), axis=1), 1)
-    like = _cosines(items[np.take_along_axis(rows, pool, 1)])
+    like = _Cosines(items.take(np.take_along_axis(rows, pool, 1), 0))
     taken = np.take_along_axis(scores, pool, 1).astype(np.float32)
     values = (_mmr if config.method == "mmr" else _dpp)(like, taken, min(places, size), config.strength)
     out = scores.astype(np.float32)
@@ -78,17 +78,20 @@ def _least(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), values, np.inf).min(1)
 
 
-def _cosines(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of vectors f32[B,P,D] with each other: f32[B,P,P]. All at once: one product costs less than one a step."""
-    products = np.matmul(vectors, vectors.transpose(0, 2, 1))
-    length = np.maximum(np.sqrt(np.diagonal(products, axis1=1, axis2=2)), 1e-9)
-    products /= length[:, :, None]
-    products /= length[:, None]
-    return products
+class _Cosines:
+    """Of vectors f32[B,P,D] with each other. All products at once: one costs less than one a step."""
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        self._products = np.matmul(vectors, vectors.transpose(0, 2, 1))
+        self._inverse = 1 / np.maximum(np.sqrt(np.diagonal(self._products, axis1=1, axis2=2)), 1e-9)
+
+    def to(self, users: NDArray[np.int64], one: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of all with one of each user's, f32[B,P]."""
+        return self._products[users, one] * self._inverse * self._inverse[users, one][:, None]
 
 
-def _mmr(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
-    """Values f32[B,P] at which items were taken, or of what is left after so many. like f32[B,P,P]: cosines."""
+def _mmr(like: _Cosines, scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
+    """Values f32[B,P] at which items were taken, or of what is left after so many. like: how alike they are."""
     left, out = scores.copy(), scores.copy()
     users, most = np.arange(len(scores)), np.zeros(scores.shape, np.float32)
     for _ in range(places):
@@ -96,11 +99,11 @@ def _mmr(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, st
         best = value.argmax(1)
         out[users, best] = _taken(value, out, users, best)
         left[users, best] = -np.inf
-        most = np.maximum(most, like[users, best])
+        most = np.maximum(most, like.to(users, best))
     return np.where(np.isfinite(left), left - strength * most, out)
 
 
-def _dpp(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
+def _dpp(like: _Cosines, scores: NDArray[np.float32], places: int, strength: float) -> NDArray[np.float32]:
     """As `_mmr`. In the names of the paper c_BKP and d2_BP grow by one row of Cholesky for each item taken."""
     left, out = scores.copy(), scores.copy()
     users = np.arange(len(scores))
@@ -112,7 +115,7 @@ def _dpp(like: NDArray[np.float32], scores: NDArray[np.float32], places: int, st
         out[users, best] = _taken(value, out, users, best)
         left[users, best] = -np.inf
         known = np.matmul(c_BKP[users, :k, best][:, None], c_BKP[:, :k])[:, 0]
-        c_BKP[:, k] = (like[users, best] - known) / np.sqrt(d2_BP[users, best])[:, None]
+        c_BKP[:, k] = (like.to(users, best) - known) / np.sqrt(d2_BP[users, best])[:, None]
         d2_BP = np.maximum(d2_BP - c_BKP[:, k] ** 2, LEAST)
     return np.where(np.isfinite(left), left + strength * np.log(d2_BP), out)
 

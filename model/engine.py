@@ -31,7 +31,7 @@ from model.mix import EVEN, Mix, combined
 from model.near import Compare, Search, best_of, nearest
 from model.online import OnlineScores, looked_up
 from model.people import About, Words
-from model.peruser import PerUser, Shown
+from model.peruser import PerUser, Shown, best_first
 from model.reasons import RankedLists, Reasoner, Reasons
 from model.reweighed import sharing
 from model.rules import SPARE, Asked, Rules, RulesConfig, wanted
@@ -127,16 +127,19 @@ class Engine:
         """
         return self._long_term.profiles(h, self.catalog.index_of(h.items))
 
-    def encode(self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None) -> Fused:
+    def encode(
+        self, h: Histories, profiles: list[NDArray[np.float32]], lean: Lean | None = None, explained: bool = False
+    ) -> Fused:
         """User vectors: the window of each history, fused with its profile (an empty f32[0,P] is a profile
-        too), weighed as the mix wants windows of this length to be, and with the interests that are stated.
+        too), weighed as the mix wants windows of this length to be, and with the interests that are stated. explained:
+        `rank` will be asked for reasons, which then cost less.
         """
         window, rows = self.window_rows(h)
         with self._inference():
-            fused = self.model.encode(window, rows, self._items, profiles)
+            fused = self.model.encode(window, rows, self._items, profiles, explained)
             if self.mix.by_window != EVEN:
                 weight = self._window_weight(window, fused)
-                fused = Fused(fused.vectors * weight[:, None], fused.short, fused.long * weight[:, None])
+                fused = replace(fused, vectors=fused.vectors * weight[:, None], long=fused.long * weight[:, None])
             return fused if lean is None else lean.fused(fused)
 
     def lean(self, h: Histories, about: About | None, online: OnlineScores) -> Lean | None:
@@ -243,11 +246,14 @@ class Engine:
         def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
             return np.float32(self.mix.neural) * compare(users, rows) + said[rows]
 
-        for member, least in wanted(terms):
-            have = (member[found] & (found >= 0)).sum(1)
+        for group, least in wanted(terms):
+            if not least.any():
+                continue
+            have = (group.has(found) & (found >= 0)).sum(1)
             short = (least > 0) & (have < least + SPARE)
             if not short.any():
                 continue
+            member = group.has(slice(None))
             k = int(least[short].max()) + SPARE
             best = np.full((len(found), k), -1, np.int64)
             for mask, users in shown.groups():
@@ -319,7 +325,7 @@ class Engine:
             if self.bounds.any:
                 there = self.bounds.kept(at, scores, online, n)
                 scores = np.where(there, scores, -np.inf)
-            best = np.lexsort((at, -scores), axis=1)[:, :n]
+            best = best_first(at, scores)[:, :n]
             listed = np.take_along_axis(there, best, 1)
         share = np.take_along_axis(_softmax(scores), best, 1)
         items = np.where(listed, np.take_along_axis(candidates, best, 1), np.int32(-1))
@@ -337,7 +343,7 @@ class Engine:
         """
         if self._items.is_cpu:
             users_BD2 = np.stack([fused.vectors.numpy(), fused.long.numpy()], 2)
-            found_BM2 = np.matmul(self.item_vectors[at], users_BD2)
+            found_BM2 = np.matmul(self.item_vectors.take(at, 0), users_BD2)
         else:
             items_BMD = self._items[torch.from_numpy(at).to(self._items.device)]
             found_BM2 = torch.bmm(items_BMD, torch.stack([fused.vectors, fused.long], 2)).cpu().numpy()

@@ -162,6 +162,7 @@ class Lean:
             rest[:, None] * fused.vectors + added,
             rest.to(fused.short) * fused.short,
             rest[:, None] * fused.long + added,
+            fused.without,
         )
 
 

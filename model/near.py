@@ -119,7 +119,7 @@ def _once(rows: NDArray[np.int64], one_of: NDArray[np.int32] | None) -> NDArray[
     group = np.where(rows >= 0, one_of[rows], -1)
     alone = len(one_of) + np.arange(rows.shape[1])  # no group has such a number
     group = np.where(group >= 0, group, alone)
-    order = np.argsort(group, axis=1, kind="stable")
+    order = np.argsort(group * rows.shape[1] + np.arange(rows.shape[1]), axis=1)
     ranked = np.take_along_axis(group, order, 1)
     again = np.zeros(rows.shape, bool)
     np.put_along_axis(again, order[:, 1:], ranked[:, 1:] == ranked[:, :-1], 1)

@@ -32,6 +32,8 @@ from model.peruser import PerUser, Shown, first_of
 PAIR_STEPS = 20
 FEW = 2048
 """Steps a user up to which adding them up by sorting takes less than a sparse product."""
+EXPANDED = 4
+"""Up to so many entries of the windows' items for each pair that is asked for, all of these are gone through."""
 RARE, LOOKED = 0.125, 32
 """Where less than this share of the items may be shown, or more than so many times as many as are wanted were looked
 through in vain, the others are left out of the most popular first."""
@@ -204,7 +206,7 @@ class OnlineScores:
 
     def prepared(self) -> OnlineScores:
         """Itself, with all made that is otherwise made when it is first asked for."""
-        _ = self._by_popularity, self._places
+        _ = self._popularity_rank, self._places
         return self
 
     def related(self, window: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -298,7 +300,15 @@ class OnlineScores:
         def looked_through(ordered: NDArray[np.int32], users: NDArray[np.int64], looked: int) -> NDArray[np.int64]:
             """Fill in what is found among the first of `ordered`; returns the users for whom that is too little."""
             often = np.broadcast_to(ordered[:looked], (len(users), min(looked, len(ordered))))
-            free = shown.at(often, users) & ~followers.has(often, users)
+            if ordered is self._by_popularity:  # what is not free is looked up in it, not each of it among these
+                free = np.repeat(mask[often[:1]], len(users), axis=0)
+                for numbers in (shown.hidden, followers):
+                    whose, row = numbers.taken(users)
+                    at = self._popularity_rank[row]
+                    near = at < free.shape[1]
+                    free[whose[near], at[near]] = False
+            else:
+                free = shown.at(often, users) & ~followers.has(often, users)
             found = first_of(np.where(free, often, np.int32(-1)), m)
             out[users, : found.shape[1]] = found
             return users[free.sum(1) < m]
@@ -330,15 +340,29 @@ class OnlineScores:
         """The part of `related` that each item of the windows i32[B,K] gives to each candidate i32[B,n]: f32[B,K,n];
         summed over K, `related`.
         """
-        share = np.zeros((*window.shape, candidates.shape[1]), np.float32)
-        if len(self._places):
-            wanted = np.maximum(window, 0).astype(np.int64)[..., None] * self.steps.shape[1] + candidates[:, None]
-            at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
-            share = np.where(self._places[at] == wanted, self.steps.data[at], np.float32(0))
+        share = self._shares(window, candidates)
         if self.kin is not None:
             lent = self.kin.borrowed(self.steps[np.maximum(window, 0).ravel()])
             share = share + self.kin.looked_up(lent.reshape(*window.shape, -1), candidates)
         return np.where((window >= 0)[..., None], share, np.float32(0)) * self._weights(window)[..., None]
+
+    def _shares(self, window: NDArray[np.int32], candidates: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The entries of `steps` of each item of the windows i32[B,K] and each candidate i32[B,n]: f32[B,K,n]."""
+        (users, wide), size = window.shape, self.steps.shape[1]
+        firsts, there = self.steps.indptr[window], window >= 0
+        counts = np.where(there, self.steps.indptr[window + 1] - firsts, 0).ravel()
+        if counts.sum() > EXPANDED * wide * candidates.size:
+            wanted = np.maximum(window, 0).astype(np.int64)[..., None] * size + candidates[:, None]
+            at = np.minimum(np.searchsorted(self._places, wanted), len(self._places) - 1)
+            return np.where(self._places[at] == wanted, self.steps.data[at], np.float32(0))
+        # fewer entries than pairs: each is looked for among the candidates, which fit into a cache
+        at = spans(firsts.ravel(), counts)
+        user, place = np.divmod(np.repeat(np.arange(users * wide), counts), wide)
+        asked, which = np.unique(np.arange(users)[:, None] * size + candidates, return_inverse=True)
+        found, has = PerUser(users, size, asked, np.zeros(0, np.float32)).find(user * size + self.steps.indices[at])
+        share = np.zeros((len(asked), wide), np.float32)
+        share[found[has], place[has]] = self.steps.data[at[has]]
+        return share[which.reshape(candidates.shape)].transpose(0, 2, 1)
 
     def _related(self, window: NDArray[np.int32]) -> Any:
         """`related` as CSR f32[B,N]."""
@@ -351,6 +375,13 @@ class OnlineScores:
     def _by_popularity(self) -> NDArray[np.int32]:
         """Catalogue rows, the most popular first."""
         return np.argsort(-self.popularity, kind="stable").astype(np.int32)
+
+    @cached_property
+    def _popularity_rank(self) -> NDArray[np.int32]:
+        """The place of each catalogue row in `_by_popularity`."""
+        rank = np.empty_like(self._by_popularity)
+        rank[self._by_popularity] = np.arange(len(rank), dtype=rank.dtype)
+        return rank
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:

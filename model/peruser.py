@@ -68,11 +68,16 @@ class PerUser:
 
     def padded(self, values: NDArray[Value], nothing: float) -> NDArray[Value]:
         """Values [F] that go with the numbers, a row for each user, [B,widest]; `nothing` where a row has fewer."""
-        firsts = np.searchsorted(self.user, np.arange(self.users + 1))
-        place = np.arange(len(self.keys)) - firsts[self.user]
-        out = np.full((self.users, int(np.diff(firsts).max(initial=0))), nothing, values.dtype)
+        place, wide = self._places
+        out = np.full((self.users, wide), nothing, values.dtype)
         out[self.user, place] = values
         return out
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], int]:
+        """Where each number stands among its user's, i64[F], and how many a user has at most."""
+        firsts = np.searchsorted(self.user, np.arange(self.users + 1))
+        return np.arange(len(self.keys)) - firsts[self.user], int(np.diff(firsts).max(initial=0))
 
     def _sought(
         self, rows: NDArray[np.integer], of: NDArray[np.integer] | None
@@ -153,5 +158,18 @@ class Shown:
 
 def first_of(rows: NDArray[Row], m: int) -> NDArray[Row]:
     """The first m of each row [B,M] that are not -1, in order; -1 where there are fewer."""
-    order = np.argsort(rows < 0, axis=1, kind="stable")[:, :m]
+    wide = np.int32(rows.shape[1])
+    # numbers that differ are sorted several times as fast as equal ones are in a stable way
+    order = np.argsort(np.arange(wide, dtype=np.int32) + wide * (rows < 0), axis=1)[:, :m]
     return np.take_along_axis(rows, order, 1)
+
+
+def best_first(rows: NDArray[np.integer], scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Columns by scores f[B,M], best first, ties by catalogue row i[B,M]: i64[B,M]. Single-precision scores and rows go
+    into one word each, which numpy sorts several times as fast as two columns.
+    """
+    if scores.dtype != np.float32:
+        return np.lexsort((rows, -scores), axis=1)
+    bits = (np.float32(0) - scores).view(np.int32)  # 0 - x has no -0 where x is 0, as -x would
+    rising = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
+    return np.argsort((rising << 32) + rows, axis=1)

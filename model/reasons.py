@@ -32,8 +32,8 @@ from model.fusion import Fused
 from model.history import Histories, spans
 from model.mix import Mix
 from model.online import OnlineScores, looked_up
+from model.shortterm.base import NEWEST
 
-NEWEST = 5
 MOST = 3
 LEAST_SHARE = 0.05
 NONE, INTERACTION, TASTE, POPULAR = 0, 1, 2, 3
@@ -225,9 +225,7 @@ class Reasoner:
         summed = np.where(newest[..., None], same.astype(np.float32) @ evidence, 0)
         total = np.maximum(evidence.sum(1) + others.sum(1), 1e-9)
         shares = np.concatenate([summed, others], axis=1) / total[:, None]
-        best = np.argsort(-shares, axis=1, kind="stable")[:, :MOST]
-        share = np.take_along_axis(shares, best, 1).transpose(0, 2, 1)
-        best = best.transpose(0, 2, 1)
+        share, best = _most(np.ascontiguousarray(shares.transpose(0, 2, 1)))
         named = share >= LEAST_SHARE
         named[..., 0] = share[..., 0] > 0
         named &= (lists >= 0)[..., None]
@@ -269,12 +267,28 @@ def left_out(
     wide = rows.shape[1]
     first = max(wide - NEWEST, 0)
     out = np.zeros((len(rows), wide, chosen.shape[1]), np.float32)
-    user, place = np.nonzero(rows[:, first:] >= 0)
+    there = rows[:, first:] >= 0
+    user, place = np.nonzero(there)
     if not len(user):
         return out
+    short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
+    if fused.without is not None:
+        others = fused.without().cpu().numpy()
+    else:
+        others = np.zeros((*there.shape, whole.shape[1]), np.float32)
+        others[user, place] = encode_window(*_without(window, rows, user, place + first))
+    loss = (whole - long)[:, None] - short[:, None, None] * others
+    out[:, first:] = np.where(there[..., None], loss @ items.take(chosen, 0).transpose(0, 2, 1), 0)
+    return out
+
+
+def _without(
+    window: Histories, rows: NDArray[np.int32], user: NDArray[np.integer], place: NDArray[np.integer]
+) -> tuple[Histories, NDArray[np.int32]]:
+    """Windows of R users without one place each, with their catalogue rows."""
     # row r of `keep` names the columns of its window without `place`, moved right by one; column 0 is emptied
-    columns = np.arange(wide)[None]
-    keep = np.maximum(np.where(columns <= place[:, None] + first, columns - 1, columns), 0)
+    columns = np.arange(rows.shape[1])[None]
+    keep = np.maximum(np.where(columns <= place[:, None], columns - 1, columns), 0)
 
     def without(column: NDArray) -> NDArray:
         return np.take_along_axis(column[user], keep, 1)
@@ -290,11 +304,16 @@ def left_out(
     )
     fewer = without(rows)
     fewer[:, 0] = -1
-    short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
-    loss = np.zeros((len(rows), wide - first, whole.shape[1]), np.float32)
-    loss[user, place] = (whole - long)[user] - short[user, None] * encode_window(shorter, fewer)
-    out[:, first:] = loss @ items[chosen].transpose(0, 2, 1)
-    return out
+    return shorter, fewer
+
+
+def _most(shares: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """The greatest of shares f[B,n,R] and their places, [B,n,MOST] each, the first of equal ones first."""
+    left, best = shares.copy(), np.empty((*shares.shape[:2], MOST), np.int64)
+    for place in range(MOST):
+        best[..., place] = left.argmax(2)
+        np.put_along_axis(left, best[..., place : place + 1], -1, 2)
+    return np.take_along_axis(shares, best, 2), best
 
 
 def _placed(

@@ -9,6 +9,7 @@ so it can be found the moment it has a text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -146,7 +147,12 @@ class Recommender(nn.Module):
         return longterm.make(self.config.long_term, text, titles, read)
 
     def encode(
-        self, window: Histories, rows: NDArray[np.int32], items: Tensor, profiles: list[NDArray[np.float32]]
+        self,
+        window: Histories,
+        rows: NDArray[np.int32],
+        items: Tensor,
+        profiles: list[NDArray[np.float32]],
+        explained: bool = False,
     ) -> Fused:
         device = items.device
         if not rows.shape[1]:
@@ -154,15 +160,12 @@ class Recommender(nn.Module):
         rows_BK = torch.from_numpy(rows.astype(np.int64)).to(device)
         there_BK = rows_BK >= 0
         times_BK = torch.from_numpy(window.times).to(device)
-        short_BD = self.short(
-            items[rows_BK.clamp(min=0)] * there_BK[..., None],
-            torch.from_numpy(window.actions.astype(np.int64)).to(device),
-            times_BK,
-            there_BK,
-            last=True,
-        )
+        actions_BK = torch.from_numpy(window.actions.astype(np.int64)).to(device)
+        read = items[rows_BK.clamp(min=0)] * there_BK[..., None], actions_BK, times_BK, there_BK
+        short_BD, without = self.short.followed(*read) if explained else (self.short(*read, last=True), None)
         profile_BSP, mask_BS = padded(profiles, self.config.text_dim, device)
-        return self.fuse(short_BD, self.project(profile_BSP), mask_BS, fusion.window_facts(times_BK, there_BK)[:, -1])
+        facts_B2 = fusion.window_facts(times_BK, there_BK)[:, -1]
+        return replace(self.fuse(short_BD, self.project(profile_BSP), mask_BS, facts_B2), without=without)
 
     def project(self, profile_BSP: Tensor) -> Tensor:
         """The vectors of profiles in the space of the window vectors: f32[B,S,D]."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -187,6 +187,7 @@ class Rules:
         self.anyone = self._anyone()
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
+        self._distinct = len(order) > 0 and bool((self._seen32[1:] != self._seen32[:-1]).all())
         pins = [(row, place) for item, place in config.pinned.items() if (row := self._row(item)) >= 0]
         self._pinned = np.array([row for row, _ in pins], np.int32)
         self._place = np.array([place for _, place in pins], np.int32)
@@ -232,7 +233,10 @@ class Rules:
         user = np.concatenate([row, np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))])
         hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
         first = np.searchsorted(self._seen32, hashes, side="left")
-        count = np.searchsorted(self._seen32, hashes, side="right") - first
+        if self._distinct:
+            count = (self._seen32[np.minimum(first, len(self._seen32) - 1)] == hashes).astype(np.int64)
+        else:
+            count = np.searchsorted(self._seen32, hashes, side="right") - first
         return np.repeat(user, count) * len(self._catalog) + self._seen_row[spans(first, count)]
 
     def _narrowed(self, asked: Asked) -> Narrowed | None:
@@ -325,23 +329,39 @@ SPARE = 8
 """Members of a group that are sought beyond those that a list is to have: some may share a variant's place."""
 
 
-def wanted(terms: Terms) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
-    """Groups of items, member bool[N], of which so many, i32[B], should be among the candidates if a list is to keep
-    to its terms: members of quotas, what fills a list when those have taken all that they may, and what is boosted.
+class Group(NamedTuple):
+    """Items that are in one of some sets bool[N], or in none of them. No set of all items is made for it: a request for
+    one user would pay for the whole catalogue.
+    """
+
+    sets: tuple[NDArray[np.bool_], ...]
+    inside: bool = True
+
+    def has(self, rows: NDArray[np.integer] | slice) -> NDArray[np.bool_]:
+        """Which of these catalogue rows are in it."""
+        some = self.sets[0][rows]
+        for one in self.sets[1:]:
+            some = some | one[rows]
+        return some if self.inside else ~some
+
+
+def wanted(terms: Terms) -> Iterator[tuple[Group, NDArray[np.int32]]]:
+    """Groups of items of which so many, i32[B], should be among the candidates if a list is to keep to its terms:
+    members of quotas, what fills a list when those have taken all that they may, and what is boosted.
     """
     limited: list[Quota] = []
     for quota in terms.quotas:
         if quota.least.any():
-            yield quota.member, quota.least
+            yield Group((quota.member,)), quota.least
         if (quota.most < terms.places).any():
             limited.append(quota)
-            yield ~quota.member, terms.places - quota.most
+            yield Group((quota.member,), inside=False), terms.places - quota.most
     if len(limited) > 1:
-        free = ~np.logical_or.reduce([quota.member for quota in limited])
         taken = np.sum([quota.most for quota in limited], axis=0)
+        free = Group(tuple(quota.member for quota in limited), inside=False)
         yield free, np.maximum(terms.places - taken, 0).astype(np.int32)
     if terms.boosts is not None and (up := terms.boosts > 0).any():
-        yield up, terms.places
+        yield Group((up,)), terms.places
 
 
 def _rows_mask(catalog: Catalog, items: Sequence[str]) -> NDArray[np.bool_]:

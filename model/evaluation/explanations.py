@@ -129,7 +129,7 @@ def _asked(engine: Engine, paper: Paper, online: OnlineScores) -> Iterator[tuple
     if not len(h):
         return
     with _attention(engine) as seen:
-        fused = engine.encode(h, engine.profiles(h))
+        fused = engine.encode(h, engine.profiles(h), explained=True)
         weights = seen[-1] if seen else None
     found = engine.candidates(h, fused, _exact(engine), online, CANDIDATES)
     window, rows = engine.window_rows(h)

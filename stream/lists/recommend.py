@@ -267,7 +267,7 @@ class Recommender:
         profiles = _profiles(served, interests) if profiles is None else profiles
         nothing = np.zeros((0, served.profile_dim), np.float32)
         lean = engine.lean(h, part.about, online)
-        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean)
+        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean, reasons)
         followers = engine.followers(h, online)
         shown = engine.shown(h, part.about.hidden if part.about is not None else None, asked)
         terms = engine.rules.terms(shown, self._config.n, asked)

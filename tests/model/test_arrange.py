@@ -8,6 +8,7 @@ import pytest
 from model.arrange import Arranger, arrange
 from model.explore import ExploreConfig
 from model.exposure import Bounds, ExposureConfig
+from model.peruser import best_first
 from model.terms import Quota, Terms
 from tests.model.worlds import shelf
 
@@ -187,3 +188,12 @@ def test_bounds_on_exposure_are_quotas_of_each_lists_own_length():
     rows = np.repeat(ROWS, 2, 0)
     found = arranger.lists(rows, films_first, np.zeros(rows.shape, bool), wanted, online, None)  # type: ignore[arg-type]
     assert found.column.tolist() == [[0, 2, 7, 1], [0, 7, 1, -1]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_best_comes_first_and_of_equals_the_lower_row(dtype):
+    rng = np.random.default_rng(0)
+    rows = np.array([rng.permutation(40) for _ in range(20)], np.int32)
+    scores = rng.choice(np.array([-np.inf, -2.5, -1e-30, -0.0, 0.0, 1e-30, 3.0], dtype), rows.shape)
+    expected = [sorted(range(40), key=lambda c, b=b: (-scores[b, c], rows[b, c])) for b in range(20)]
+    assert best_first(rows, scores).tolist() == expected

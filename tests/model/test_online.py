@@ -1,5 +1,7 @@
 """Co-occurrence and popularity: the definition of a pair, and scores by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from model.catalog import Catalog, Item
 from model.history import HistoryLog, item_hash
 from model.mix import Mix
 from model.online import DAY_MS, PAIR_STEPS, Counts, OnlineParams, OnlineScores, bucket_of, pairs, pairs_of
-from tests.model.worlds import shown
+from tests.model.worlds import shelf, shown
 
 NAMES = "abcd"
 CATALOG = Catalog.build({i: Item(i, i) for i in NAMES})
@@ -171,3 +173,24 @@ def test_the_strongest_are_those_of_the_whole_catalogue(
         scores.related(windows),
         rtol=1e-6,
     )
+
+
+@pytest.mark.parametrize("expanded", [0, 10**6], ids=["looked up", "gone through"])
+def test_parts_are_the_same_whichever_way_they_are_found(monkeypatch, expanded):
+    rng = np.random.default_rng(0)
+    catalog = shelf(40)
+    a, b = rng.integers(0, 40, (2, 300))
+    pairs = Counts.empty()
+    pairs = replace(
+        pairs,
+        a=catalog.hashes[a],
+        b=catalog.hashes[b],
+        pair_bucket=np.zeros(300, np.int32),
+        pair_count=np.ones(300, np.uint32),
+    )
+    scores = OnlineScores.build(catalog, pairs, 0)
+    windows = rng.integers(-1, 40, (5, 6)).astype(np.int32)
+    asked = rng.integers(0, 40, (5, 7)).astype(np.int32)  # some of them twice
+    monkeypatch.setattr(online, "EXPANDED", expanded)
+    found = scores.contribution(windows, asked).sum(1)
+    np.testing.assert_allclose(found, np.take_along_axis(scores.related(windows), asked, 1), atol=1e-6)

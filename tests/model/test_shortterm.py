@@ -5,7 +5,7 @@ import torch
 
 from model import shortterm
 from model.config import ModelConfig
-from model.shortterm.base import time_bucket
+from model.shortterm.base import NEWEST, time_bucket
 
 ENCODERS = {
     "gpt": {},
@@ -136,3 +136,31 @@ def test_a_window_that_is_closed_is_read_from_its_newest_end_too():
 @pytest.mark.parametrize(("ms", "bucket"), [(-5, 0), (0, 0), (999, 0), (1000, 1), (3000, 2), (2**50, 25)])
 def test_a_time_gap_is_counted_in_doublings_of_a_second(ms, bucket):
     assert time_bucket(torch.tensor([ms])).item() == bucket
+
+
+@pytest.mark.parametrize("users", [1, 40], ids=["for a few users", "for many"])
+def test_a_window_without_one_of_its_newest_is_what_reading_it_anew_says(encoder, users):
+    items, actions, times, there = (torch.cat(c) for c in zip(*(windows(seed) for seed in range(users)), strict=True))
+    whole, again = encoder.followed(items, actions, times, there)
+    assert torch.allclose(whole, encoder(items, actions, times, there, last=True), atol=1e-6)
+    if again is None:
+        return
+    without = again()
+    for place in range(NEWEST):
+        left = K - NEWEST + place
+        keep = [0, *(k for k in range(K) if k != left)]  # moved right by one; column 0 is emptied
+
+        def shorter(column, keep=keep):
+            moved = column[:, keep].clone()
+            moved[:, 0] = 0
+            return moved
+
+        anew = encoder(*map(shorter, (items, actions, times, there)), last=True)
+        rows = there[:, left]
+        assert torch.allclose(without[rows, place], anew[rows], atol=1e-6)
+
+
+def test_the_default_encoder_reads_no_window_twice():
+    torch.manual_seed(0)
+    default = shortterm.make(ModelConfig(dim=D)).eval()
+    assert default.followed(*windows())[1] is not None
