@@ -27,6 +27,7 @@ class Ours:
     def __init__(self, kind: str) -> None:
         self._kind = KINDS[kind]
         self._index: FaissIndex | None = None
+        self._bare: Any = None
 
     @property
     def index(self) -> FaissIndex:
@@ -37,6 +38,8 @@ class Ours:
         self._index = self._kind.of(np.arange(len(vectors)), vectors)
 
     def search(self, queries: np.ndarray, exclude: list[np.ndarray] | None = None) -> np.ndarray:
+        if self._bare is not None:
+            return self.index.structure.search(queries, K, params=self._bare)[1]
         return self.index.search(queries, K, exclude)[1]
 
     def widen(self, search: int) -> None:
@@ -47,6 +50,9 @@ class Ours:
         """What the others cannot be told."""
         if told["do"] == "keep":
             return self.kept(Path(told["path"]))
+        if told["do"] == "bare":  # FAISS's graph alone, as it lies in this process
+            self._bare = faiss.SearchParametersHNSW(efSearch=told["search"]) if told["search"] else None  # pyright: ignore[reportAttributeAccessIssue]
+            return {}
         faiss.write_index(self.index.structure, told["path"])
         return {}
 
