@@ -20,7 +20,7 @@ from model.history import item_hash
 Value = str | int | float | bool | None
 
 
-class Person(msgspec.Struct):
+class Person(msgspec.Struct, omit_defaults=True):
     """One user as their owner describes them: a line of `users.csv`, or a record of the `users` topic. Interests are
     ids of items, or categories as the catalogue writes them; `hidden` are ids of items that are never shown to them.
     """
