@@ -85,8 +85,10 @@ async def main() -> None:
     state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())
     await producer.start()
-    dead_letters = s.topics.dead_letters
-    ingest = Answers(s.input, s.emit, state, intake.debts, producer, dead_letters, s.group, Monitor(), lambda: None)
+    asked, dead_letters, monitor = s.topics.requests, s.topics.dead_letters, Monitor()
+    ingest = Answers(
+        s.input, s.emit, state, intake.debts, producer, asked, dead_letters, s.group, monitor, lambda: None
+    )
     inputs = list(s.input.topics.values())
     app = faust_app(s, inputs, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
     state.bind(app)
