@@ -209,7 +209,7 @@ class Recommender:
         return taken
 
     async def refresh_profiles(self) -> None:
-        """Make due profiles, for ever, on the device thread between micro-batches."""
+        """Make due profiles, for ever, on the device thread: a BERT that reads would hold the event loop up."""
         await self._serving.ready.wait()
         while True:
             made = 0
@@ -334,8 +334,9 @@ class Recommender:
         return kept
 
     def _sending(self, w: Waiting, items: Sequence[Sequence[str]], i: int) -> tuple[int, Sequence[str]]:
-        counts = self.changes is not None and w.request is None  # an answer is not what was said last
-        return (self.changes.sent(w.key), items[i]) if counts and self.changes is not None else (0, ())
+        if self.changes is None or w.request is not None:  # an answer is not what was said last
+            return 0, ()
+        return self.changes.sent(w.key), items[i]
 
     async def _acknowledged(self, sent: Sequence[Sent], futures: Sequence[asyncio.Future]) -> None:
         try:

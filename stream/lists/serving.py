@@ -185,7 +185,9 @@ class Serving:
 
 
 def leave_a_core() -> None:
-    """For threads that compute: one core stays with the event loop, or small batches wait for each other's threads."""
+    """For threads that compute, the event loop where lists are made on it: one core is left to the others, or small
+    batches wait for each other's threads.
+    """
     import torch
 
     threads = max(1, (os.cpu_count() or 2) - 1)
