@@ -74,7 +74,7 @@ class Pipeline:
             self.keeper: State | Desk = self.intake.state
             self.source: Source = self.intake.rows
             asked = [topics.requests] if answers else []
-            self._inputs, agent = [*settings.input.topics.values(), *asked], self.intake.ingest.agent
+            self._inputs, agent = [*settings.input.names, *asked], self.intake.ingest.agent
         else:
             self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
             self._inputs, agent = [topics.interests(name)], desk.agent

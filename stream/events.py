@@ -11,15 +11,17 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgpack
 import msgspec
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.history import ACTION_CODE, item_hash, weight_table
 from stream.kafka.clients import header
+from stream.mapping import Columns, Line, Shape, ShapeConfig
 
 JSON_TYPES = frozenset({b"application/json", b"application/cloudevents+json", b"text/json"})
 MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack"})
@@ -44,6 +46,10 @@ class InputConfig(BaseModel):
     ts_unit: Literal["s", "ms", "us"] = "ms"
     max_skew_ms: int = Field(default=3_600_000, ge=0, description="how far an event may lie ahead of its record")
     max_event_bytes: int = Field(default=1024 * 1024, ge=1)
+    shapes: dict[str, ShapeConfig] = Field(
+        default={},
+        description="topic, or * for all others -> where its records say what, unless as eddyline's do",
+    )
 
     @field_validator("topics")
     @classmethod
@@ -51,9 +57,21 @@ class InputConfig(BaseModel):
         weight_table(dict.fromkeys(topics, 1.0))  # refuses unknown actions
         if not topics:
             raise ValueError('no topic to read; name at least one, such as click = "click"')
-        if len(set(topics.values())) < len(topics):
-            raise ValueError("two actions read the same topic; the action comes from the topic")
         return topics
+
+    @model_validator(mode="after")
+    def _an_action_each(self) -> InputConfig:
+        for topic in self.shapes:
+            if topic != "*" and topic not in self.topics.values():
+                raise ValueError(f"shapes.{topic}: no such topic is read; [input.topics] names {', '.join(self.names)}")
+        for topic in self.names:
+            actions, shape = self.actions_of(topic), self._shape(topic)
+            if len(actions) > 1 and (shape is None or shape.action is None):
+                raise ValueError(
+                    f"{' and '.join(actions)} read the same topic, {topic}; "
+                    f'say where its records tell which it is: [input.shapes."{topic}"] action = "$.…"'
+                )
+        return self
 
     @field_validator("weights")
     @classmethod
@@ -61,12 +79,25 @@ class InputConfig(BaseModel):
         weight_table(weights)
         return weights
 
-    def actions(self) -> dict[str, int]:
-        """topic -> action code."""
-        return {topic: ACTION_CODE[action] for action, topic in self.topics.items()}
+    @property
+    def names(self) -> list[str]:
+        """The topics that are read, each once."""
+        return list(dict.fromkeys(self.topics.values()))
 
-    def weight(self, action: str) -> float:
-        return float(weight_table(self.weights)[ACTION_CODE[action]])
+    def actions_of(self, topic: str) -> list[str]:
+        """What a topic is set for."""
+        return [action for action, name in self.topics.items() if name == topic]
+
+    def decoders(self) -> dict[str, Decoder]:
+        """topic -> what reads its records."""
+        return {topic: self._decoder(topic) for topic in self.names}
+
+    def _decoder(self, topic: str) -> Decoder:
+        actions, shape = self.actions_of(topic), self._shape(topic)
+        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None)
+
+    def _shape(self, topic: str) -> ShapeConfig | None:
+        return self.shapes.get(topic, self.shapes.get("*"))
 
 
 class Event(msgspec.Struct, gc=False):
@@ -78,6 +109,10 @@ class Event(msgspec.Struct, gc=False):
     value: float | None = None
     session: str | int | None = None
     context: dict[str, Any] | None = None
+
+
+OWN = Columns(Event, {name: attrgetter(name) for name in ("user", "item", "ts")})
+"""How eddyline's own events are read."""
 
 
 class Record(Protocol):
@@ -122,13 +157,20 @@ class Decoder:
     """Decodes the records of one input topic.
 
     Item hashes are cached: a catalogue is small beside a stream, and hashing costs more than a lookup.
+
+    Args:
+        action: what the records are, where they do not say it themselves.
+        shape: where they say what; None = they are `Event`s.
     """
 
-    def __init__(self, action: str, config: InputConfig) -> None:
-        self._json = msgspec.json.Decoder(Event)
+    def __init__(self, action: str, config: InputConfig, shape: Shape | None = None) -> None:
+        columns = shape.columns if shape is not None else OWN
+        self._shape = shape
+        self._get = columns.get if columns is not None else None
+        self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(columns.kind if columns is not None else Any)
         self._action = ACTION_CODE[action]
-        self._weight = config.weight(action)
-        self._to_ms = _UNIT_MS[config.ts_unit]
+        self._weights = weight_table(config.weights)
+        self._to_ms = _UNIT_MS[(shape.ts_unit if shape is not None else None) or config.ts_unit]
         self._skew = config.max_skew_ms
         self._largest = config.max_event_bytes
         self._hashes: dict[str, int] = {}
@@ -145,25 +187,30 @@ class Decoder:
 
         None where anything is out of the ordinary; then it is `_one_by_one` that says what.
         """
-        headers = [record.headers for record in records]
-        if not headers or headers.count(headers[0]) < len(headers) or not _only_json(headers[0]):
+        headers, get = [record.headers for record in records], self._get
+        if get is None or not headers or headers.count(headers[0]) < len(headers) or not _only_json(headers[0]):
             return None
         values: list[Any] = [record.value for record in records]
+        codes: list[int] | None = None
         try:
             found = list(map(self._json.decode, values))
-            users: list[Any] = [event.user for event in found]
-            items: list[Any] = [event.item for event in found]
+            users: list[Any] = list(map(get["user"], found))
+            items: list[Any] = list(map(get["item"], found))
             if [record.key for record in records] != list(map(str.encode, users)):
                 return None
             if not _are_identifiers(users) or max(map(len, values)) > self._largest:
                 return None
             hashes = self._hashed(items)
-            times = self._times([event.ts for event in found], records)
+            times = self._times(list(map(get["ts"], found)), records)
+            if self._shape is not None and "action" in get:
+                codes = self._shape.codes(list(map(get["action"], found)))
+                if codes is None:
+                    return None
         except (ValueError, RecursionError, OverflowError, TypeError, AttributeError):
             return None
         if hashes is None or times is None:
             return None
-        return self._events(users, hashes, times, _offsets(records), {})
+        return self._events(users, hashes, codes, times, _offsets(records), {})
 
     def _hashed(self, items: list[Any]) -> list[int] | None:
         """The hash of each item; None where one is no identifier. Raises TypeError where one is a number."""
@@ -192,53 +239,73 @@ class Decoder:
     def _one_by_one(self, records: Iterable[Record]) -> tuple[Events, list[Unreadable]]:
         users: list[str] = []
         items: list[int] = []
+        codes: list[int] = []
         times: list[int] = []
         offsets: list[int] = []
         traces: dict[int, bytes] = {}
         bad: list[Unreadable] = []
-        hashes = self._hashes
         for record in records:
             try:
-                event = parse(record, self._json, self._largest, "input.max_event_bytes =")
-                user, item = identifier(event.user, "user"), identifier(event.item, "item")
-                if record.key != user.encode():
-                    raise ValueError(wrong_key(record.key, user))
-                time = self._time(event.ts, record.timestamp)
+                found = [self._checked(line, record) for line in self._lines(record)]
             except (ValueError, RecursionError, OverflowError) as error:
                 # msgspec's and msgpack's errors are ValueErrors; RecursionError is their word for nesting.
                 bad.append(Unreadable(record, reason(error)))
                 continue
-            hashed = hashes.get(item)
-            if hashed is None:
-                hashed = hashes[item] = item_hash(item)
-            users.append(user)
-            items.append(hashed)
-            times.append(time)
-            offsets.append(record.offset)
-            if record.headers and (trace := header(record.headers, "traceparent")):
+            for user, item, time, code in found:
+                users.append(user)
+                items.append(item)
+                times.append(time)
+                codes.append(code)
+                offsets.append(record.offset)
+            if found and record.headers and (trace := header(record.headers, "traceparent")):
                 traces[record.offset] = trace
-        return self._events(users, items, times, offsets, traces), bad
+        return self._events(users, items, codes, times, offsets, traces), bad
+
+    def _lines(self, record: Record) -> Iterable[Line]:
+        """The interactions of a record, as it has them: one, or as its shape has it. Raises what `parse` raises."""
+        shape, get = self._shape, self._get
+        if shape is not None and shape.passes(record):
+            return []
+        value = parse(record, self._json, self._largest, "input.max_event_bytes =")
+        if get is None:
+            return shape.lines(value, record) if shape is not None else []
+        code = self._action
+        if shape is not None and "action" in get and not (code := shape.code(get["action"](value))):
+            return []
+        return [Line(get["user"](value), get["item"](value), get["ts"](value), code)]
+
+    def _checked(self, line: Line, record: Record) -> tuple[str, int, int, int]:
+        """User, item's hash, time in ms and action of an interaction. Raises ValueError where it is none."""
+        user, item = identifier(line.user, "user"), identifier(line.item, "item")
+        if record.key != user.encode():
+            raise ValueError(wrong_key(record.key, user))
+        hashed = self._hashes.get(item)
+        if hashed is None:
+            hashed = self._hashes[item] = item_hash(item)
+        return user, hashed, self._time(line.ts, record.timestamp), line.action or self._action
 
     def _events(
         self,
         users: list[str],
         items: list[int],
+        codes: list[int] | None,
         times: list[int] | np.ndarray,
         offsets: list[int] | np.ndarray,
         traces: dict[int, bytes],
     ) -> Events:
         n = len(users)
+        actions = np.full(n, self._action, np.uint8) if codes is None else np.array(codes, np.uint8)
         return Events(
             users,
             np.array(items, np.uint64),
-            np.full(n, self._action, np.uint8),
+            actions,
             np.asarray(times, np.int64),
-            np.full(n, self._weight, np.float32),
+            self._weights[actions],
             np.asarray(offsets, np.int64),
             traces,
         )
 
-    def _time(self, ts: int | float | str | None, record_ts: int) -> int:
+    def _time(self, ts: int | float | str | datetime | None, record_ts: int) -> int:
         """Event time in ms; bounded on both sides, so that one bad clock cannot expire a user's window."""
         if ts is None:
             if record_ts <= 0:
@@ -246,6 +313,10 @@ class Decoder:
             return record_ts
         if isinstance(ts, str):
             ms = _iso_ms(ts)
+        elif isinstance(ts, datetime):
+            ms = _datetime_ms(ts)
+        elif not isinstance(ts, int | float) or isinstance(ts, bool):
+            raise ValueError(f"ts = {ts!r:.64} is no time")
         elif not math.isfinite(ts):
             raise ValueError(f"ts = {ts} is no time")
         else:
@@ -306,6 +377,8 @@ def _are_identifiers(names: Collection[Any]) -> bool:
 
 def identifier(value: str | int, field: str) -> str:
     """A name as text. Raises ValueError where it is none."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(f"{field} is {value!r:.64}, which is no name")
     text = value if isinstance(value, str) else str(value)
     if not text:
         raise ValueError(f"empty {field} - at `$.{field}`")
@@ -340,9 +413,11 @@ def _iso_ms(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(f"ts = {text[:64]!r} is not ISO 8601") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+    return _datetime_ms(moment)
+
+
+def _datetime_ms(moment: datetime) -> int:
+    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def reason(error: Exception) -> str:

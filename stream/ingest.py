@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -22,7 +23,7 @@ from stream.answers.debts import Debts
 from stream.answers.emission import EmitConfig
 from stream.answers.progress import Trigger
 from stream.deadletters import bury
-from stream.events import Decoder, Events, InputConfig, Unreadable
+from stream.events import Events, InputConfig, Unreadable
 from stream.process.monitor import Monitor
 from stream.requests import decode
 from stream.state import State
@@ -56,8 +57,8 @@ class Ingest:
         wake: Callable[[], None],
         silent_until: dict[TP, int] | None = None,
     ) -> None:
-        self._decoders = {topic: Decoder(action, config) for action, topic in config.topics.items()}
-        self._speaks = {topic: emit.speaks_on(action) for action, topic in config.topics.items()}
+        self._decoders = config.decoders()
+        self._speaks = {topic: emit.speaking(config.actions_of(topic)) for topic in config.names}
         self._number = {topic: i for i, topic in enumerate(state.columns.topics)}
         self._state = state
         self._debts = debts
@@ -103,20 +104,22 @@ class Ingest:
             state.trends.changed()
         next_offset = records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)
-        if self._speaks[tp.topic] and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
-            if quiet:
+        speaks = self._speaks[tp.topic]
+        if speaks is not False and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
+            causes = applied.last if speaks is True else _causes(events, speaks)
+            if quiet and len(causes):
                 state.progress.owe(tp, first)
-            else:
-                self._answer(ticket, tp, events, applied, arrived)
+            elif len(causes):
+                self._answer(ticket, tp, events, causes, arrived)
         self._debts.applied(tp, next_offset)
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)
 
-    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
-        """Let the touched users wait for a list."""
+    def _answer(self, ticket: int, tp: TP, events: Events, causes: np.ndarray, arrived: float) -> None:
+        """Let the users of these events, i64[t], wait for a list."""
         state = self._state
-        for last in applied.last.tolist():
+        for last in causes.tolist():
             offset = int(events.offsets[last])
             trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
             state.progress.wait(ticket, tp.partition, events.users[last], trigger)
@@ -160,3 +163,9 @@ class Ingest:
             else:
                 break
         self._state.answered(ticket)
+
+
+def _causes(events: Events, speaks: np.ndarray) -> np.ndarray:
+    """i64[t]: each user's last event whose action causes a list; `speaks` bool[256] by action."""
+    last = {events.users[i]: i for i in speaks[events.actions].nonzero()[0].tolist()}
+    return np.array(list(last.values()), np.int64)

@@ -49,7 +49,7 @@ class Intake:
     ) -> None:
         kafka, topics, name = settings.kafka, settings.topics, settings.state.name
         self._settings = settings
-        inputs = list(settings.input.topics.values())
+        inputs = settings.input.names
         self.state = State(
             settings.state,
             inputs,
@@ -116,10 +116,10 @@ class Intake:
 
     def _inputs(self) -> list[TP]:
         """The input partitions that are ours."""
-        return [TP(topic, p) for topic in self._settings.input.topics.values() for p in self.state.owned]
+        return [TP(topic, p) for topic in self._settings.input.names for p in self.state.owned]
 
     async def _debts_of(self, owned: set[int]) -> dict[TP, int]:
         """What former owners of these partitions left unanswered."""
-        inputs = set(self._settings.input.topics.values())
+        inputs = set(self._settings.input.names)
         found = await debts(self._settings.kafka, self._settings.group)
         return {tp: first for tp, first in found.items() if tp.topic in inputs and tp.partition in owned}

@@ -119,7 +119,7 @@ async def begin_at(settings: Settings, since_ms: int | None) -> bool:
 
     Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
     """
-    tps = await topic_partitions(settings.kafka, settings.input.topics.values())
+    tps = await topic_partitions(settings.kafka, settings.input.names)
     requests = await topic_partitions(settings.kafka, [settings.topics.requests])
     async with consumer(settings.kafka, group_id=settings.group) as client:
         client.assign(tps)

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from model.history import ACTION_CODE, weight_table
@@ -65,6 +66,13 @@ class EmitConfig(BaseModel):
     def speaks_on(self, action: str) -> bool:
         """Whether an event of this action causes a list."""
         return self.on is None or ACTION_CODE[action] in {ACTION_CODE[name] for name in self.on}
+
+    def speaking(self, actions: Sequence[str]) -> bool | np.ndarray:
+        """Whether events of these actions cause a list: all, none, or bool[256] by action where some do."""
+        said = [self.speaks_on(action) for action in actions]
+        if all(said) or not any(said):
+            return all(said)
+        return np.isin(np.arange(256), [ACTION_CODE[one] for one, speaks in zip(actions, said, strict=True) if speaks])
 
 
 class Silence:

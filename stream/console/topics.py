@@ -22,7 +22,7 @@ def create(
     from stream.kafka import topics
 
     s = settings(kafka, topics__partitions=partitions, state__name=state)
-    wanted = topics.specs(s.topics, s.input.topics.values(), s.state.name)
+    wanted = topics.specs(s.topics, s.input.names, s.state.name)
     have = run(topics.partitions(s.kafka, [spec.name for spec in wanted]))
     for spec in wanted:
         told = f"is there, {have[spec.name]} partitions" if spec.name in have else "is missing"

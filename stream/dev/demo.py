@@ -122,7 +122,7 @@ class Demo:
     async def _fill(self, dataset: Dataset, history: Events) -> None:
         """Topics, catalogue, and the first share of the events."""
         s = self._settings
-        await topics.create(s.kafka, topics.specs(s.topics, s.input.topics.values(), s.state.name))
+        await topics.create(s.kafka, topics.specs(s.topics, s.input.names, s.state.name))
         await publish_items(s.kafka, s.topics.catalog, dataset.items.values())
         began = time.monotonic()
         sent = await publish(s.kafka, s.input.topics, history, None, lambda done, total: None)

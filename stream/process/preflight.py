@@ -30,7 +30,7 @@ async def ready_to_start(settings: Settings) -> int:
     if settings.role == "recommend":  # it keeps no state
         return count
     await _refuse_lost_records(settings)
-    now = Origin.of(await identity(settings.kafka, settings.input.topics.values()), count)
+    now = Origin.of(await identity(settings.kafka, settings.input.names), count)
     topic = settings.topics.origin(settings.state.name)
     record = await newest(settings.kafka, topic)
     stored = record.value if record is not None else None
@@ -60,7 +60,7 @@ async def check(settings: Settings) -> int:
     ]
     return await check_inputs(
         settings.kafka,
-        settings.input.topics.values(),
+        settings.input.names,
         alike,
         [topics.catalog, topics.users, topics.release, topics.control, topics.origin(state)],
     )
@@ -86,7 +86,7 @@ def check_index(settings: Settings) -> None:
 async def _refuse_lost_records(settings: Settings) -> None:
     """Topics that end before what was read of them: Kafka would start over, and rows skip what they get."""
     found = await offsets(settings.kafka, settings.group)
-    committed = {tp: at.offset for tp, at in found.items() if tp.topic in set(settings.input.topics.values())}
+    committed = {tp: at.offset for tp, at in found.items() if tp.topic in set(settings.input.names)}
     if not committed:
         return
     async with consumer(settings.kafka) as client:

@@ -113,7 +113,7 @@ async def backfill(settings: Settings, since_ms: int | None, serve: bool, status
 
     Simple form: one range per state version, its changelogs created here. What was begun is gone on with.
     """
-    inputs = list(settings.input.topics.values())
+    inputs = settings.input.names
     counts = await partitions(settings.kafka, inputs)
     if counts:
         shaped = settings.topics.model_copy(update={"partitions": next(iter(counts.values()))})
@@ -127,7 +127,7 @@ async def backfill(settings: Settings, since_ms: int | None, serve: bool, status
 
 async def ends_of(settings: Settings) -> dict[TP, int]:
     """The offset after the last record of every input partition, as of now."""
-    tps = await topic_partitions(settings.kafka, settings.input.topics.values())
+    tps = await topic_partitions(settings.kafka, settings.input.names)
     async with consumer(settings.kafka) as client:
         client.assign(tps)
         firsts, ends = await client.beginning_offsets(tps), await client.end_offsets(tps)

@@ -255,7 +255,7 @@ async def meanwhile(held: Coroutine[Any, Any, Held], act: Callable[[], object]) 
 async def prepare(settings: Settings, environ: Mapping[str, str], args: argparse.Namespace) -> None:
     """Topics, items, and what users did before."""
     rng = np.random.default_rng(1)
-    inputs = list(settings.input.topics.values())
+    inputs = settings.input.names
     wanted = topics.specs(settings.topics, inputs, settings.state.name)
     await topics.create(settings.kafka, [*wanted, topics.TopicSpec(environ["BENCH_OUTPUT"], common.PARTITIONS)], 1)
     words = [f"w{n}" for n in range(400)]

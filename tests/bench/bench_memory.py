@@ -141,7 +141,7 @@ def slope(at: Place, args: argparse.Namespace) -> dict[str, Any]:
 
 async def catalogue(settings: Settings) -> None:
     """Topics, and some items."""
-    inputs = list(settings.input.topics.values())
+    inputs = settings.input.names
     await topics.create(settings.kafka, topics.specs(settings.topics, inputs, settings.state.name), 1)
     items = [Item(f"i{number}", f"a thing called {number}") for number in range(FEW_ITEMS)]
     await publish_items(settings.kafka, settings.topics.catalog, items)

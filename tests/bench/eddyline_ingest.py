@@ -89,7 +89,7 @@ async def main() -> None:
     ingest = Answers(
         s.input, s.emit, state, intake.debts, producer, asked, dead_letters, s.group, monitor, lambda: None
     )
-    inputs = list(s.input.topics.values())
+    inputs = s.input.names
     app = faust_app(s, inputs, int(os.environ["BENCH_PARTITIONS"]), state, ingest.agent)
     state.bind(app)
     assigned = asyncio.Event()

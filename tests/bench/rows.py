@@ -38,7 +38,7 @@ async def prepare(environ: Mapping[str, str], users: int) -> Settings:
     """The topics of one run, its input left empty, and `users` rows in its changelog."""
     settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
     config, name = settings.topics, settings.state.name
-    inputs = list(settings.input.topics.values())
+    inputs = settings.input.names
     await topics.create(
         settings.kafka,
         [topics.TopicSpec(environ["BENCH_OUTPUT"], PARTITIONS), *topics.specs(config, inputs, name)],

@@ -182,7 +182,7 @@ class Chaos:
     def _make_room_early(self) -> None:
         """Small segments for what is deleted after each round."""
         topics = self.arena.deployment.settings.topics
-        inputs = self.arena.deployment.settings.input.topics.values()
+        inputs = self.arena.deployment.settings.input.names
         admin = client(self.arena.broker.address)
         for topic in (*inputs, topics.recommendations, topics.dead_letters):
             configure(admin, ResourceType.TOPIC, topic, segment_bytes=str(16 << 20))

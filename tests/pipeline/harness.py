@@ -158,7 +158,7 @@ class Deployment:
 
     def create(self, items: Sequence[Item] = ITEMS) -> Deployment:
         s = self.settings
-        run(topics.create(s.kafka, topics.specs(s.topics, s.input.topics.values(), s.state.name)))
+        run(topics.create(s.kafka, topics.specs(s.topics, s.input.names, s.state.name)))
         if items:
             run(publish_items(s.kafka, s.topics.catalog, items))
         return self
@@ -219,7 +219,7 @@ class Deployment:
         return run(topics_io.committed(self.settings))
 
     def ends(self) -> dict[TopicPartition, int]:
-        return run(topics_io.ends(self.settings, list(self.settings.input.topics.values())))
+        return run(topics_io.ends(self.settings, self.settings.input.names))
 
     def settled(self, timeout: float = 60.0) -> None:
         """Wait until everything that was sent is applied, answered, and committed."""
@@ -233,7 +233,7 @@ class Deployment:
     def windows(self) -> Columns:
         """The windows as their changelog has them: what would be restored."""
         s = self.settings
-        columns = Columns(list(s.input.topics.values()), s.state.history, s.state.seen_cap)
+        columns = Columns(s.input.names, s.state.history, s.state.seen_cap)
         for record in self.records(s.topics.windows(s.state.name)):
             if record.value is not None:
                 unpack(columns, record.partition, {record.key: record.value})
@@ -303,7 +303,7 @@ def reference_trends(sent: Sequence[Sent], bucket_ms: int) -> dict[tuple[int, in
 def check_answered(deployment: Deployment) -> None:
     """Every user's best list knows of the user's last event in each topic; equal names mean equal knowledge."""
     last: dict[str, dict[str, int]] = defaultdict(dict)
-    for topic in deployment.settings.input.topics.values():
+    for topic in deployment.settings.input.names:
         for record in deployment.records(topic):
             if record.key is not None:
                 last[record.key.decode()][topic] = record.offset

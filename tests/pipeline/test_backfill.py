@@ -126,7 +126,7 @@ async def _in_transactions(deployment: Deployment, events: Sequence[Sent]) -> No
             await producer.send(topic, value, key=e.user.encode(), partition=partition_of(e.user, PARTITIONS))
         await producer.commit_transaction()
         await producer.begin_transaction()
-        for topic in s.input.topics.values():
+        for topic in s.input.names:
             for partition in range(PARTITIONS):
                 await producer.send(topic, b"{}", key=b"aborted", partition=partition)
         await producer.abort_transaction()

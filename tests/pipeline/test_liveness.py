@@ -113,7 +113,7 @@ def longest_unanswered_s(deployment: Deployment) -> float:
     for record in deployment.records(deployment.settings.topics.recommendations):
         lists[record.key].append((record.timestamp, messages.decode(record.value).source.applied))
     worst = 0
-    for topic in deployment.settings.input.topics.values():
+    for topic in deployment.settings.input.names:
         for record in deployment.records(topic):
             known = [at for at, applied in lists[record.key] if applied.get(topic, -1) >= record.offset]
             worst = max(worst, min(known) - record.timestamp)

@@ -35,7 +35,7 @@ def all_read(deployment: Deployment, events: Iterable[Sent]) -> None:
     """Wait until the last of these events is committed; behind it are markers, which never are."""
     wanted: dict[TopicPartition, int] = {}
     users = {e.user.encode() for e in events}
-    for topic in deployment.settings.input.topics.values():
+    for topic in deployment.settings.input.names:
         for record in deployment.records(topic):
             if record.key in users:
                 wanted[TopicPartition(topic, record.partition)] = record.offset + 1

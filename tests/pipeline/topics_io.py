@@ -85,7 +85,7 @@ async def committed(settings: Settings, names: Iterable[str] | None = None) -> d
     consumer = AIOKafkaConsumer(**settings.kafka.consumer(), group_id=settings.group)
     await consumer.start()
     try:
-        tps = await topics.topic_partitions(settings.kafka, names or settings.input.topics.values())
+        tps = await topics.topic_partitions(settings.kafka, names or settings.input.names)
         return {tp: await consumer.committed(tp) for tp in tps}
     finally:
         await consumer.stop()

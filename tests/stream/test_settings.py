@@ -63,7 +63,8 @@ def test_input_topics_are_nested_in_the_file_and_in_the_environment(file: Path) 
     text = '[input.topics]\nclick = "shop.clicks"\nbuy = "shop.orders"\n[input.weights]\nbuy = 4\n'
     settings = loaded(file, text, EDDYLINE_INPUT__TOPICS__VIEW="shop.views", EDDYLINE_INPUT__TOPICS__BUY="shop.bought")
     assert settings.input.topics == {"click": "shop.clicks", "buy": "shop.bought", "view": "shop.views"}
-    assert settings.input.weight("buy") == 4.0
+    assert settings.input.weights == {"buy": 4.0}
+    assert settings.input.names == ["shop.clicks", "shop.bought", "shop.views"]
 
 
 def test_values_from_the_environment_become_what_the_setting_is(file: Path) -> None:
@@ -139,7 +140,11 @@ def test_unknown_variables_and_flags_are_refused_too(file: Path) -> None:
         ("[state]\nname = ''\n", "'state.name'"),
         ("[input]\nts_unit = 'h'\n", "'input.ts_unit'"),
         ("[input.topics]\nstare = 't'\n", "'input.topics'"),
-        ("[input.topics]\nclick = 't'\nview = 't'\n", "'input.topics'"),
+        ("[input.shapes.view]\nuser = 'u'\n", "'input.shapes.view.user'"),
+        ("[input.shapes.view]\nitem = '@.sku'\n", "@ is a line of a list"),
+        ("[input.shapes.view]\nitem = '$.a['\n", "is no JSONPath"),
+        ("[input.shapes.view]\nactions = {seen = 'view'}\n", "set action"),
+        ("[input.shapes.view]\naction = '$.kind'\nactions = {seen = 'stare'}\n", "unknown action"),
         ("kafka = 'a:1'\n", "'kafka'"),
         ("[recommend]\ndevice = 'tpu'\n", "'recommend.device'"),
         ("[emit]\non = []\n", "'emit.on'"),
@@ -158,6 +163,17 @@ def test_unknown_variables_and_flags_are_refused_too(file: Path) -> None:
 def test_a_wrong_value_is_refused_by_the_setting_s_name(file: Path, text: str, expected: str) -> None:
     error = refused(file, text)
     assert expected in error.message and "it was" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[input.topics]\nclick = 't'\nview = 't'\n", "click and view read the same topic, t; say where"),
+        ("[input.shapes.t]\nuser = '$.u'\n", "shapes.t: no such topic is read"),
+    ],
+)
+def test_topics_and_shapes_that_do_not_fit_are_told(file: Path, text: str, expected: str) -> None:
+    assert expected in refused(file, text).message
 
 
 def test_missing_credentials_are_told_and_those_there_are_not_shown(file: Path) -> None:
