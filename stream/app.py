@@ -23,6 +23,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
 from stream.errors import EddylineError
+from stream.events import InputConfig
 from stream.intake import Intake
 from stream.kafka.assignment import Together
 from stream.kafka.clients import KafkaConfig
@@ -37,6 +38,7 @@ from stream.lists.recommend import Recommender
 from stream.outlet import Outlet
 from stream.process.health import Health
 from stream.process.monitor import Monitor
+from stream.rekey import Rekeying
 from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
@@ -54,10 +56,16 @@ class Pipeline:
         partitions: the partition count of inputs and changelogs.
         silent_until: next offsets up to which state advances without lists.
         answers: whether requests are read; a backfill that serves nobody leaves them to the version that does.
+        written: the topics that are re-keyed into what `settings` has for input; None where they are read as they are.
     """
 
     def __init__(
-        self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None, answers: bool = True
+        self,
+        settings: Settings,
+        partitions: int,
+        silent_until: dict[TP, int] | None = None,
+        answers: bool = True,
+        written: InputConfig | None = None,
     ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
@@ -78,6 +86,11 @@ class Pipeline:
         else:
             self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
             self._inputs, agent = [topics.interests(name)], desk.agent
+        self.rekeying = (
+            Rekeying(settings.kafka, topics, written, partitions, self.intake.letters)
+            if self.intake is not None and written is not None
+            else None
+        )
         self.outlet = None if settings.role == "ingest" else self._outlet()
         self._answering: Recommender | Handover = (
             self.outlet.recommender
@@ -141,6 +154,8 @@ class Pipeline:
         if self.intake is not None:
             await self.intake.start()
             tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
+        if self.rekeying is not None:
+            tasks.append(self.rekeying.run())
         if self.outlet is not None:
             topics = self.settings.topics
             begun = [topics.catalog, topics.users, topics.release]
@@ -208,6 +223,7 @@ class Pipeline:
             "stalled": self.health.reason,
             **(self.intake.status() if self.intake is not None else {}),
             **(self.outlet.status() if self.outlet is not None else {}),
+            **(self.rekeying.status() if self.rekeying is not None else {}),
             **self.monitor.snapshot(),
         }
 

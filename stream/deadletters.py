@@ -43,20 +43,28 @@ def letter(tp: TP, bad: Unreadable, group: str) -> Out:
     )
 
 
-async def bury(producer: AIOKafkaProducer, topic: str, tp: TP, letters: Sequence[Unreadable], group: str) -> None:
-    """Write dead letters to the partition's number in `topic`; all are acknowledged on return.
+async def bury(
+    producer: AIOKafkaProducer,
+    topic: str,
+    tp: TP,
+    letters: Sequence[Unreadable],
+    group: str,
+    partition: int | None = None,
+) -> None:
+    """Write dead letters to the partition's number in `topic`, or to `partition`; all are acknowledged on return.
 
     A letter that is more than the topic takes goes without its value, whose length a header tells: otherwise one
     record too large would keep its partition from ever being committed.
     """
     outs = [letter(tp, bad, group) for bad in letters]
+    at = tp.partition if partition is None else partition
     small = [out for out in outs if len(out.value or b"") < LARGE_BYTES]
-    await asyncio.gather(*await send(producer, topic, tp.partition, small))
+    await asyncio.gather(*await send(producer, topic, at, small))
     for out in (out for out in outs if len(out.value or b"") >= LARGE_BYTES):
         try:
-            await asyncio.gather(*await send(producer, topic, tp.partition, [out]))
+            await asyncio.gather(*await send(producer, topic, at, [out]))
         except MessageSizeTooLargeError:
-            await asyncio.gather(*await send(producer, topic, tp.partition, [_without_value(out)]))
+            await asyncio.gather(*await send(producer, topic, at, [_without_value(out)]))
 
 
 def _without_value(out: Out) -> Out:

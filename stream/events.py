@@ -46,6 +46,10 @@ class InputConfig(BaseModel):
     ts_unit: Literal["s", "ms", "us"] = "ms"
     max_skew_ms: int = Field(default=3_600_000, ge=0, description="how far an event may lie ahead of its record")
     max_event_bytes: int = Field(default=1024 * 1024, ge=1)
+    rekey: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="whether events are copied to a topic of our own, by user; auto: where users are not in one place",
+    )
     shapes: dict[str, ShapeConfig] = Field(
         default={},
         description="topic, or * for all others -> where its records say what, unless as eddyline's do",
@@ -88,13 +92,13 @@ class InputConfig(BaseModel):
         """What a topic is set for."""
         return [action for action, name in self.topics.items() if name == topic]
 
-    def decoders(self) -> dict[str, Decoder]:
+    def decoders(self, keyed: bool = True) -> dict[str, Decoder]:
         """topic -> what reads its records."""
-        return {topic: self._decoder(topic) for topic in self.names}
+        return {topic: self._decoder(topic, keyed) for topic in self.names}
 
-    def _decoder(self, topic: str) -> Decoder:
+    def _decoder(self, topic: str, keyed: bool) -> Decoder:
         actions, shape = self.actions_of(topic), self._shape(topic)
-        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None)
+        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None, keyed)
 
     def _shape(self, topic: str) -> ShapeConfig | None:
         return self.shapes.get(topic, self.shapes.get("*"))
@@ -137,11 +141,12 @@ class Unreadable(NamedTuple):
 class Events:
     """Columns of n events of one topic and partition, in offset order.
 
-    `users` list[str]; `items` u64[n]; `actions` u8[n]; `times` i64[n] ms; `weights` f32[n]; `offsets` i64[n];
-    `traces` W3C traceparent by offset, where a record brought one.
+    `users` list[str]; `names` list[str] of items, and `items` u64[n], their hashes; `actions` u8[n]; `times` i64[n] ms;
+    `weights` f32[n]; `offsets` i64[n]; `traces` W3C traceparent by offset, where a record brought one.
     """
 
     users: list[str]
+    names: list[str]
     items: np.ndarray
     actions: np.ndarray
     times: np.ndarray
@@ -161,11 +166,13 @@ class Decoder:
     Args:
         action: what the records are, where they do not say it themselves.
         shape: where they say what; None = they are `Event`s.
+        keyed: whether a record's key must be its user, without which users would spread over partitions.
     """
 
-    def __init__(self, action: str, config: InputConfig, shape: Shape | None = None) -> None:
+    def __init__(self, action: str, config: InputConfig, shape: Shape | None = None, keyed: bool = True) -> None:
         columns = shape.columns if shape is not None else OWN
         self._shape = shape
+        self._keyed = keyed
         self._get = columns.get if columns is not None else None
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(columns.kind if columns is not None else Any)
         self._action = ACTION_CODE[action]
@@ -196,7 +203,7 @@ class Decoder:
             found = list(map(self._json.decode, values))
             users: list[Any] = list(map(get["user"], found))
             items: list[Any] = list(map(get["item"], found))
-            if [record.key for record in records] != list(map(str.encode, users)):
+            if self._keyed and [record.key for record in records] != list(map(str.encode, users)):
                 return None
             if not _are_identifiers(users) or max(map(len, values)) > self._largest:
                 return None
@@ -210,7 +217,7 @@ class Decoder:
             return None
         if hashes is None or times is None:
             return None
-        return self._events(users, hashes, codes, times, _offsets(records), {})
+        return self._events(users, items, hashes, codes, times, _offsets(records), {})
 
     def _hashed(self, items: list[Any]) -> list[int] | None:
         """The hash of each item; None where one is no identifier. Raises TypeError where one is a number."""
@@ -238,6 +245,7 @@ class Decoder:
 
     def _one_by_one(self, records: Iterable[Record]) -> tuple[Events, list[Unreadable]]:
         users: list[str] = []
+        names: list[str] = []
         items: list[int] = []
         codes: list[int] = []
         times: list[int] = []
@@ -251,15 +259,16 @@ class Decoder:
                 # msgspec's and msgpack's errors are ValueErrors; RecursionError is their word for nesting.
                 bad.append(Unreadable(record, reason(error)))
                 continue
-            for user, item, time, code in found:
+            for user, name, item, time, code in found:
                 users.append(user)
+                names.append(name)
                 items.append(item)
                 times.append(time)
                 codes.append(code)
                 offsets.append(record.offset)
             if found and record.headers and (trace := header(record.headers, "traceparent")):
                 traces[record.offset] = trace
-        return self._events(users, items, codes, times, offsets, traces), bad
+        return self._events(users, names, items, codes, times, offsets, traces), bad
 
     def _lines(self, record: Record) -> Iterable[Line]:
         """The interactions of a record, as it has them: one, or as its shape has it. Raises what `parse` raises."""
@@ -274,19 +283,20 @@ class Decoder:
             return []
         return [Line(get["user"](value), get["item"](value), get["ts"](value), code)]
 
-    def _checked(self, line: Line, record: Record) -> tuple[str, int, int, int]:
-        """User, item's hash, time in ms and action of an interaction. Raises ValueError where it is none."""
+    def _checked(self, line: Line, record: Record) -> tuple[str, str, int, int, int]:
+        """User, item, its hash, time in ms and action of an interaction. Raises ValueError where it is none."""
         user, item = identifier(line.user, "user"), identifier(line.item, "item")
-        if record.key != user.encode():
+        if self._keyed and record.key != user.encode():
             raise ValueError(wrong_key(record.key, user))
         hashed = self._hashes.get(item)
         if hashed is None:
             hashed = self._hashes[item] = item_hash(item)
-        return user, hashed, self._time(line.ts, record.timestamp), line.action or self._action
+        return user, item, hashed, self._time(line.ts, record.timestamp), line.action or self._action
 
     def _events(
         self,
         users: list[str],
+        names: list[str],
         items: list[int],
         codes: list[int] | None,
         times: list[int] | np.ndarray,
@@ -297,6 +307,7 @@ class Decoder:
         actions = np.full(n, self._action, np.uint8) if codes is None else np.array(codes, np.uint8)
         return Events(
             users,
+            names,
             np.array(items, np.uint64),
             actions,
             np.asarray(times, np.int64),

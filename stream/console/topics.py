@@ -20,9 +20,14 @@ def create(
 ) -> None:
     """Create the topics that are missing. Example: eddyline topics create --execute"""
     from stream.kafka import topics
+    from stream.process.keys import look
 
     s = settings(kafka, topics__partitions=partitions, state__name=state)
     wanted = topics.specs(s.topics, s.input.names, s.state.name)
+    finding = run(look(s))
+    if finding.needed:
+        out.print(f"events are re-keyed into {s.topics.events}: {finding.why}", highlight=False)
+        wanted.append(topics.events_spec(s.topics))
     have = run(topics.partitions(s.kafka, [spec.name for spec in wanted]))
     for spec in wanted:
         told = f"is there, {have[spec.name]} partitions" if spec.name in have else "is missing"
@@ -38,7 +43,11 @@ def create(
 @app.command()
 def check(kafka: Bootstrap = None) -> None:
     """Check that all topics are there and fit together. Example: eddyline topics check"""
+    from stream.process.keys import settled
     from stream.process.preflight import check as check_topics
 
-    n = run(check_topics(settings(kafka)))
+    s, finding = run(settled(settings(kafka)))
+    n = run(check_topics(s))
+    if finding.needed:
+        out.print(f"events are re-keyed into {s.topics.events}: {finding.why}", highlight=False)
     out.print(f"all topics are there, with {n} partitions each where they belong together")

@@ -16,7 +16,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, OutOfOrderSequence
 from stream.kafka.batches import Record, send
 from stream.kafka.clients import KafkaConfig, gave_up, stop
 
-_FENCED = (ProducerFenced, InvalidProducerEpoch, OutOfOrderSequenceNumber)
+FENCED = (ProducerFenced, InvalidProducerEpoch, OutOfOrderSequenceNumber)
 
 
 class Fenced(Exception):
@@ -69,18 +69,25 @@ class Changelog:
                 for topic, rows in records.items():
                     sent += await send(producer, topic, partition, rows)
                 await asyncio.gather(*sent)
-        except _FENCED as error:
+        except FENCED as error:
             raise Fenced(f"partition {partition} has a new owner") from error
         except KafkaError as error:
             raise gave_up(f"writing partition {partition} of {', '.join(records)}", error) from error
 
     async def _claim(self, partition: int) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            **self._kafka.producer(), transactional_id=f"{self._state}-{partition}", transaction_timeout_ms=60_000
-        )
-        try:
-            await producer.start()
-        except KafkaError as error:
-            await stop(producer)
-            raise gave_up(f"claiming partition {partition} of state {self._state}", error) from error
-        return producer
+        return await claimed(self._kafka, f"{self._state}-{partition}", f"partition {partition} of state {self._state}")
+
+
+async def claimed(kafka: KafkaConfig, name: str, what: str) -> AIOKafkaProducer:
+    """A producer that has claimed a transactional id: what its former owner had begun is aborted, and the owner fenced.
+
+    Raises:
+        BrokerError: the broker does not answer, or refuses it.
+    """
+    producer = AIOKafkaProducer(**kafka.producer(), transactional_id=name, transaction_timeout_ms=60_000)
+    try:
+        await producer.start()
+    except KafkaError as error:
+        await stop(producer)
+        raise gave_up(f"claiming {what}", error) from error
+    return producer

@@ -64,6 +64,11 @@ class TopicsConfig(BaseModel):
         return self.named("request")
 
     @property
+    def events(self) -> str:
+        """Events of all input topics, by user, where these are re-keyed."""
+        return self.named("events")
+
+    @property
     def release(self) -> str:
         return self.named("release")
 
@@ -123,6 +128,13 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
         TopicSpec(config.dead_letters, n, {"retention.ms": str(28 * DAYS), **large}),
         *state_specs(config, state),
     ]
+
+
+def events_spec(config: TopicsConfig) -> TopicSpec:
+    """The topic into which events are re-keyed, where they are; kept for ever, like those that we create for input."""
+    return TopicSpec(
+        config.events, config.partitions, {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    )
 
 
 def state_specs(config: TopicsConfig, state: str) -> list[TopicSpec]:

@@ -20,6 +20,7 @@ from faust.types import TP
 
 from stream.kafka.clients import consumer
 from stream.kafka.topics import create, partitions, state_specs, topic_partitions
+from stream.process.keys import settled
 from stream.process.memory import give_back
 from stream.process.preflight import check, ready_to_start
 from stream.process.status import StatusServer
@@ -62,10 +63,18 @@ async def work(settings: Settings, run: Run) -> int:
     Raises:
         BrokerUnavailable, TopicError, StateError: before anything is started.
     """
+    written = settings.input
+    settings = await _keyed(settings)
     partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
-    pipeline = Pipeline(settings, partition_count, run.silent_until, answers=not run.stop_when_caught_up)
+    pipeline = Pipeline(
+        settings,
+        partition_count,
+        run.silent_until,
+        answers=not run.stop_when_caught_up,
+        written=written if written is not settings.input and settings.role != "recommend" else None,
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -106,6 +115,14 @@ async def work(settings: Settings, run: Run) -> int:
     if not (drained and closed):
         _leave(code)
     return code
+
+
+async def _keyed(settings: Settings) -> Settings:
+    """The settings that are gone by, and a word where events are re-keyed."""
+    settings, finding = await settled(settings)
+    if finding.needed:
+        log.info("events are re-keyed into %s: %s", settings.topics.events, finding.why)
+    return settings
 
 
 async def backfill(settings: Settings, since_ms: int | None, serve: bool, status_port: int | None) -> int:

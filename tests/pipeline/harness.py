@@ -159,6 +159,10 @@ class Deployment:
     def create(self, items: Sequence[Item] = ITEMS) -> Deployment:
         s = self.settings
         run(topics.create(s.kafka, topics.specs(s.topics, s.input.names, s.state.name)))
+        return self.create_items(items)
+
+    def create_items(self, items: Sequence[Item] = ITEMS) -> Deployment:
+        s = self.settings
         if items:
             run(publish_items(s.kafka, s.topics.catalog, items))
         return self

@@ -40,6 +40,10 @@ async def _send(producer: AIOKafkaProducer, record: Raw) -> asyncio.Future:
     return await producer.send(topic, value, key=key, timestamp_ms=ts, headers=headers, partition=partition)
 
 
+def outs(records: Iterable[tuple[bytes | None, bytes | None]]) -> list[Out]:
+    return [Out(key, value) for key, value in records]
+
+
 async def send_raw_to(settings: Settings, topic: str, partition: int, records: Iterable[Out]) -> None:
     """Publish records to one partition."""
     producer = AIOKafkaProducer(**settings.kafka.producer())

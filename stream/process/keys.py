@@ -1,0 +1,90 @@
+"""Whether input topics keep users together, or must be re-keyed: by their partitions, and by keys that are there.
+
+It looks and decides; the copying is `stream.rekey`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from aiokafka import TopicPartition
+
+from stream.kafka.clients import KafkaConfig, consumer
+from stream.kafka.follow import newest
+from stream.kafka.placing import placed
+from stream.kafka.topics import partitions
+from stream.process.origin import Origin
+from stream.rekey import rekeyed
+from stream.settings import Settings
+
+SAMPLE = 100
+"""Newest records of each partition that are looked at."""
+
+
+class Finding(NamedTuple):
+    """Whether to re-key, and why."""
+
+    needed: bool
+    why: str
+
+
+async def look(settings: Settings) -> Finding:
+    """Changes nothing. What a state was begun with stays: its rows are of those topics."""
+    if settings.input.rekey != "auto":
+        return Finding(settings.input.rekey == "always", f"input.rekey is {settings.input.rekey!r}")
+    begun = settings.topics.origin(settings.state.name)
+    counts = await partitions(settings.kafka, [*settings.input.names, begun])
+    if begun in counts and (record := await newest(settings.kafka, begun)) is not None:
+        topics = Origin.unpack(record.value).topics
+        return Finding(settings.topics.events in topics, f"state {settings.state.name} was begun so")
+    inputs = {name: counts[name] for name in settings.input.names if name in counts}
+    if len(set(inputs.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in inputs.items())
+        return Finding(True, f"the input topics differ in partitions: {told}")
+    for topic, count in inputs.items():
+        found = await sampled(settings.kafka, [TopicPartition(topic, p) for p in range(count)])
+        if wrong := misplaced(settings, topic, count, found):
+            n = sum(map(len, found.values()))
+            return Finding(True, f"of {n} records of {topic} {wrong} are not where their users belong")
+    return Finding(False, "users are where they belong, as far as was looked")
+
+
+async def settled(settings: Settings) -> tuple[Settings, Finding]:
+    """The settings that a worker goes by: those given, or with `eddyline.events` for its input."""
+    finding = await look(settings)
+    if not finding.needed:
+        return settings, finding
+    return settings.model_copy(update={"input": rekeyed(settings.input, settings.topics)}), finding
+
+
+def misplaced(settings: Settings, topic: str, count: int, found: dict[int, Sequence[Any]]) -> int:
+    """How many readable records, by partition, have another key than their user, or lie where Kafka's own hash of it
+    does not put them.
+    """
+    decoder, wrong = settings.input.decoders(keyed=False)[topic], 0
+    for partition, records in found.items():
+        events, _ = decoder.decode(records)
+        keys = {record.offset: record.key for record in records}
+        users = [user.encode() for user in events.users]
+        strange = np.array([keys[o] != user for o, user in zip(events.offsets.tolist(), users, strict=True)], bool)
+        amiss = strange | (placed(users, count) != partition)
+        wrong += len(np.unique(events.offsets[amiss]))
+    return wrong
+
+
+async def sampled(kafka: KafkaConfig, tps: Sequence[TopicPartition]) -> dict[int, Sequence[Any]]:
+    """The newest records of each partition, `SAMPLE` of them or fewer."""
+    found: dict[int, list[Any]] = {tp.partition: [] for tp in tps}
+    async with consumer(kafka) as client:
+        client.assign(tps)
+        firsts, ends = await client.beginning_offsets(tps), await client.end_offsets(tps)
+        left = [tp for tp in tps if ends[tp] > firsts[tp]]
+        for tp in tps:
+            client.seek(tp, max(firsts[tp], ends[tp] - SAMPLE))
+        while left:
+            for tp, records in (await client.getmany(*left, timeout_ms=200)).items():
+                found[tp.partition] += [record for record in records if record.offset < ends[tp]]
+            left = [tp for tp in left if await client.position(tp) < ends[tp]]
+    return {partition: records for partition, records in found.items()}
