@@ -165,7 +165,7 @@ class Served(Method):
     def _scores(self, asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
         h, engine = asked.histories, self.engine
         lean = self._lean(asked, online)
-        neural = engine.encode(h, engine.profiles(h), lean).vectors.cpu().numpy() @ engine.item_vectors.T
+        neural = engine.encode(h, self.profiles(asked), lean).vectors.cpu().numpy() @ engine.item_vectors.T
         if self._alone:
             return neural
         rows = engine.window_rows(h)[1]
@@ -174,6 +174,10 @@ class Served(Method):
         scores = combined(neural, online.related(rows), popular, self._mix, own)
         arranged = engine.bounds.any or engine.arranger.diversity.method != "none"
         return self._arranged(scores, asked, online) if arranged else scores
+
+    def profiles(self, asked: Asked) -> list[NDArray[np.float32]]:
+        """The profile of each question's user: of now, where nothing lags."""
+        return self.engine.profiles(asked.histories)
 
     def _arranged(self, scores: NDArray[np.floating], asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
         """The utilities by which a worker's list would be filled; -inf for what the bounds on exposure leave out."""
