@@ -90,9 +90,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a model folder that has not learned the last 10%%")
-    parser.add_argument(
-        "--every", type=int, default=1, help="ask every N-th question; nobody asks the others"
-    )
+    parser.add_argument("--every", type=int, default=1, help="ask every N-th question; nobody asks the others")
     args = parser.parse_args()
     said = settings()
     data = load("movielens-100k", said.cache)
