@@ -47,8 +47,13 @@ def read_folder(folder: Path) -> Dataset:
     users = _one_of(folder, ("users.csv", "users.csv.gz"))
     people = people_of(table(users, words=True), users) if users else {}
     licence = folder / "LICENCE.txt"
-    said = licence.read_text() if licence.is_file() else "as its owner says"
-    return Dataset(folder.resolve().name, said, events, items, people=people)
+    name = folder.resolve().name
+    said = (
+        licence.read_text() if licence.is_file() else f"{name}: no LICENCE.txt; ask its owner what it may be used for"
+    )
+    bare = sum(item.title == item.item for item in items.values())
+    notes = (f"{bare} of {len(items)} items have no title and are called by their id.",) if bare else ()
+    return Dataset(name, said, events, items, notes, people)
 
 
 def _one_of(folder: Path, names: tuple[str, ...]) -> Path | None:
