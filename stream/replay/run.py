@@ -1,0 +1,197 @@
+"""A replay from its beginning, or from where it ended, to its end: source, pace and ledger brought together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream.errors import ConfigError, ReplayError
+from stream.kafka.identity import identity
+from stream.kafka.topics import create, missing_topics, replay_spec
+from stream.replay.ledger import Ledger, Position, differences, ledger
+from stream.replay.pace import TICK_S, Pace
+from stream.replay.source import Chunk, Range, Source, ahead
+from stream.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a replay is to do: `asked` in words, by which it is known again, and what these mean now."""
+
+    asked: dict[str, Any]
+    wanted: Range
+    name: str | None = None
+    speed: float | None = None
+    restart: bool = False
+
+    def called(self) -> str:
+        """The replay's name: that given, or one made of what was asked for."""
+        if self.name is not None:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", self.name):
+                raise ConfigError(f"{self.name!r} is no name", "write letters, digits, dots, _ and -, 100 at most")
+            return self.name
+        whole = hashlib.sha256(json.dumps(self.asked, sort_keys=True).encode()).hexdigest()
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", str(self.asked["source"]).rstrip("/").rpartition("/")[2])
+        return f"{stem[:60].strip('-')}-{whole[:10]}"
+
+
+class At(NamedTuple):
+    """Where a replay is: `done` of `total` as its source counts, records published by this run and in all, and the
+    time of the last one and of the source's last, in ms."""
+
+    name: str
+    done: int
+    total: int
+    published: int
+    in_all: int
+    ts: int | None
+    last: int | None
+    finished: bool
+    stopped: bool = False
+
+
+async def replay(
+    settings: Settings, source: Source, order: Order, stop: asyncio.Event, tell: Callable[[At], None]
+) -> At:
+    """Publish what is left of a source. `tell` is called when it is known where to begin, and after each transaction.
+    Once `stop` is set, the transaction under way is finished.
+
+    Raises:
+        TopicError: a topic is missing. ReplayError: there is nothing to publish, the source or a topic is not what it
+        was, or another replay of the name has begun.
+    """
+    name, topics = order.called(), settings.topics
+    targets = (await identity(settings.kafka, source.targets)).topics
+    if missing := [topic for topic in source.targets if topic not in targets]:
+        raise missing_topics(missing)
+    await create(settings.kafka, [replay_spec(topics)], topics.replication)
+    async with ledger(settings.kafka, topics.replays, name) as book:
+        known = None if order.restart else await book.read()
+        if known is not None:
+            _check(name, order, source, targets, known)
+        wanted = order.wanted if known is None else order.wanted._replace(since=known.since, until=known.until)
+        extent = await source.open(wanted, {topic: count for topic, (_, count) in targets.items()})
+        if not extent.total and known is None:
+            raise _nothing(wanted, extent.first, extent.last)
+        position = known or Position(
+            asked=order.asked, content=dict(source.content), targets=targets, since=wanted.since, until=wanted.until
+        )
+        run = _Run(book, source, Pace(order.speed), stop, tell, position, name, extent.total, extent.last)
+        return await run.all()
+
+
+class _Run:
+    """One run of a replay; `at` is where it is."""
+
+    def __init__(
+        self,
+        book: Ledger,
+        source: Source,
+        pace: Pace,
+        stop: asyncio.Event,
+        tell: Callable[[At], None],
+        position: Position,
+        name: str,
+        total: int,
+        last: int | None,
+    ) -> None:
+        self._book = book
+        self._source = source
+        self._pace = pace
+        self._stop = stop
+        self._tell = tell
+        self._position = position
+        self._before = position.published
+        self._name, self._total, self._last = name, total, last
+
+    async def all(self) -> At:
+        """Publish until the end, or until it is to stop."""
+        self._tell(self._at())
+        async with aclosing(ahead(self._source.chunks(self._position.place))) as chunks:
+            async for chunk in chunks:
+                await self._publish(chunk)
+                if self._stop.is_set():
+                    return self._at()._replace(stopped=True)
+        if not self._position.finished:
+            await self._write([], self._moved(finished=True))
+        return self._at()
+
+    async def _publish(self, chunk: Chunk) -> None:
+        """As parts of it are due, a transaction each."""
+        start, n = 0, len(chunk.records)
+        while start < n and not self._stop.is_set():
+            stop = self._pace.due(chunk.times, start)
+            if stop == start:
+                await self._pause(self._pace.wait(int(chunk.times[start])))
+                continue
+            moved = self._moved(
+                place=chunk.behind(stop),
+                published=self._position.published + stop - start,
+                ts=int(chunk.times[stop - 1]),
+                finished=False,
+            )
+            await self._write(chunk.records[start:stop], moved)
+            start = stop
+            if self._pace.speed is not None:
+                await self._pause(TICK_S)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _moved(self, **changes: Any) -> Position:
+        return msgspec.structs.replace(self._position, updated_ms=int(time.time() * 1000), **changes)
+
+    async def _write(self, records: Any, position: Position) -> None:
+        await self._book.write(records, position)
+        self._position = position
+        self._tell(self._at())
+
+    def _at(self) -> At:
+        p = self._position
+        done = 0 if p.place is None else self._source.done(p.place)
+        if p.finished:
+            done = self._total
+        return At(self._name, done, self._total, p.published - self._before, p.published, p.ts, self._last, p.finished)
+
+
+def _check(name: str, order: Order, source: Source, targets: dict[str, tuple[str, int]], known: Position) -> None:
+    """Whether what was begun may go on."""
+    if differ := differences(order.asked, known.asked):
+        raise ReplayError(
+            f"the replay {name} was begun otherwise: {differ}",
+            "call this one by another --name, or forget that one with --restart: what it published stays",
+        )
+    if dict(source.content) != known.content:
+        raise ReplayError(
+            f"what {order.asked['source']} holds has changed since {known.published} records of it were published",
+            "bring back what it was, or begin anew with --restart (or another --name): what is there stays there",
+        )
+    if changed := [topic for topic in targets if tuple(targets[topic]) != tuple(known.targets.get(topic, ()))]:
+        raise ReplayError(
+            f"{', '.join(changed)} is not the topic that {known.published} records were published to: it was made anew",
+            "publish all of it to the new topic with --restart",
+        )
+
+
+def _nothing(wanted: Range, first: int | None, last: int | None) -> ReplayError:
+    there = "" if first is None or last is None else f"; those there are go from {iso(first)} to {iso(last)}"
+    since, until = (None if ms is None else iso(ms) for ms in (wanted.since, wanted.until))
+    return ReplayError(
+        f"no events from {since or 'the first'} until {until or 'the last'}{there}",
+        "widen --since and --until (and --begin and --end), or leave them out",
+    )
+
+
+def iso(ms: int) -> str:
+    """A time in words, as `--since` takes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ms / 1000))
