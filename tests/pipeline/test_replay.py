@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from stream.kafka import topics
 from stream.kafka.batches import Out, send
@@ -103,8 +105,8 @@ def test_a_replay_that_is_killed_twice_equals_one_that_was_not(deployment: Deplo
     whole = replay(other.create([]), str(data))
     assert whole.code == 0 and "4000 events published" in whole.output
     assert replay(deployment, str(data), prelude=SMALL + DIES_BEFORE_A_COMMIT).code == -signal.SIGKILL
-    assert sum(map(len, contents(deployment).values())) == 800
-    assert replay(deployment, str(data), prelude=SMALL + DIES_AT_A_COMMIT).code == -signal.SIGKILL
+    ran = replay(deployment, str(data), prelude=SMALL + DIES_AT_A_COMMIT)
+    assert ran.code == -signal.SIGKILL and "goes on after 800 records" in ran.output
     ran = replay(deployment, str(data), "--json")
     assert ran.code == 0 and "goes on after 2000 records" in ran.output, ran.output
     told = json.loads(ran.output[ran.output.index("{") :])
@@ -122,7 +124,7 @@ def test_what_was_published_is_not_published_again_unless_that_is_asked_for(depl
     data = str(events_file(deployment.folder, 1000))
     assert replay(deployment, data).code == 0
     ran = replay(deployment, data)
-    assert ran.code == 0 and "0 events published" in ran.output and "--restart" in ran.output
+    assert ran.code == 0 and "had published all 1000 before; --restart" in ran.output
     assert sum(map(len, contents(deployment).values())) == 1000
     assert replay(deployment, data, "--restart").code == 0
     assert sum(map(len, contents(deployment).values())) == 2000
@@ -167,6 +169,17 @@ def test_a_range_ends_before_its_end_and_goes_on_as_it_began(deployment: Deploym
     assert (ts[0], ts[-1], len(ts)) == (since, end - 1000, 2000)
     ran = replay(deployment, data, "--since", "7d")
     assert ran.code == 6 and "no events from" in ran.output and "2023-11-14T22:13:20" in ran.output
+
+
+def test_bad_lines_are_told_before_anything_is_published_or_counted_and_left_out(deployment: Deployment) -> None:
+    data = events_file(deployment.folder, 1000)
+    with data.open("a") as file:
+        file.write("u1,i1,stare,1800000000000,\n")
+    ran = replay(deployment, str(data))
+    assert ran.code == 6 and "events.csv:1002: unknown action 'stare'" in ran.output
+    assert not contents(deployment)
+    ran = replay(deployment, str(data), "--skip-bad")
+    assert ran.code == 0 and "1 lines are no event" in ran.output and "1000 events published" in ran.output
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_says_how_to_go_on(deployment: Deployment) -> None:
@@ -219,12 +232,12 @@ async def fill(deployment: Deployment, topic: str, records: list[tuple[int, Out]
 def test_a_range_of_a_topic_is_published_as_it_is_and_goes_on_where_it_was_killed(deployment: Deployment) -> None:
     old, records = deployment.settings.topics.named("old"), old_records(3000)
     run(fill(deployment, old, records, PARTITIONS))
-    since, end = START + 500_000, START + 2_500_000
+    since, end = START + 500_000, START + 2_900_000
     arguments = (f"topic:{old}=click", "--since", str(since), "--until", str(end))
     assert replay(deployment, *arguments, prelude=SMALL + DIES_BEFORE_A_COMMIT).code == -signal.SIGKILL
     assert replay(deployment, *arguments, prelude=SMALL + DIES_AT_A_COMMIT).code == -signal.SIGKILL
     ran = replay(deployment, *arguments)
-    assert ran.code == 0 and "goes on after 2000 records" not in ran.output
+    assert ran.code == 0 and "goes on after 2000 records" in ran.output and "400 events published" in ran.output
     found = contents(deployment)
     for partition in range(PARTITIONS):
         expected = [out for p, out in records if p == partition and since <= (out.timestamp or 0) < end]
@@ -262,6 +275,34 @@ def test_a_topic_is_not_published_into_itself_and_a_missing_one_is_named(deploym
     assert ran.code == 4 and "topics are missing: nowhere" in ran.output
     ran = replay(deployment, f"topic:{deployment.settings.topics.control}=click")
     assert ran.code == 6 and "no events" in ran.output
+
+
+def test_records_that_are_gone_before_they_came_next_are_told_and_not_passed_over(deployment: Deployment) -> None:
+    old, kafka = deployment.settings.topics.named("old"), deployment.settings.kafka
+    run(fill(deployment, old, old_records(1600), PARTITIONS))
+    source = f"topic:{old}=buy"
+    assert replay(deployment, source, prelude=SMALL + DIES_AT_A_COMMIT).code == -signal.SIGKILL
+
+    async def delete() -> None:
+        async with admin(kafka) as client:
+            await client.delete_records({TopicPartition(old, 2): RecordsToDelete(390)})
+
+    run(delete())
+    ran = replay(deployment, source)
+    assert ran.code == 6 and f"records of {old}/2 that were to come next are gone" in ran.output
+    assert sum(map(len, contents(deployment).values())) == 1200
+    assert replay(deployment, source, "--restart").code == 0
+    assert sum(map(len, contents(deployment).values())) == 1200 + 1600 - 390
+
+
+def test_topics_of_another_cluster_are_reached_by_its_address(deployment: Deployment, broker: str) -> None:
+    """Here by another address of the same one, which is noticed where a topic would go into itself."""
+    elsewhere = ("--from-bootstrap-servers", broker.replace("127.0.0.1", "localhost"))
+    old = deployment.settings.topics.named("old")
+    run(fill(deployment, old, old_records(40), PARTITIONS))
+    assert "into itself" in replay(deployment, "topic:*", *elsewhere).output
+    ran = replay(deployment, f"topic:{old}=view", *elsewhere)
+    assert ran.code == 0 and "40 events published" in ran.output
 
 
 def test_a_transaction_of_another_replay_hides_no_position(deployment: Deployment) -> None:
