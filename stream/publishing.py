@@ -41,7 +41,7 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
 
     user: str
     item: str
-    ts: int
+    ts: int | float
     value: float | None = None
     session: str | None = None
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -58,18 +58,25 @@ def partition_of(user: str, count: int) -> int:
     return hashed(user.encode()) % count
 
 
-def encode_event(user: str, item: str, ts: int, value: float | None = None) -> bytes:
+def encode_event(user: str, item: str, ts: int | float, value: float | None = None) -> bytes:
     """One event as an input topic has it."""
     return _ENCODE(_Event(user, item, ts, value))
 
 
+def in_unit(ms: int, unit: str) -> int | float:
+    """A time in the unit that the workers are told to expect (`input.ts_unit`)."""
+    if unit == "s":
+        return ms / 1000 if ms % 1000 else ms // 1000
+    return ms * 1000 if unit == "us" else ms
+
+
 def events_as_records(
-    names: Mapping[int, str], counts: Mapping[str, int], frame: pl.DataFrame
+    names: Mapping[int, str], counts: Mapping[str, int], frame: pl.DataFrame, unit: str = "ms"
 ) -> list[tuple[str, int, Out]]:
     """Events (`model.archive.SCHEMA`) as records, in their order: topic, partition, record.
 
     Args:
-        names: action code -> topic; counts: topic -> partitions.
+        names: action code -> topic; counts: topic -> partitions; unit: that of the `ts` in an event.
     """
     users = frame["user"].to_list()
     rows = zip(
@@ -86,7 +93,7 @@ def events_as_records(
     for user, item, action, ts, value, session, context in rows:
         topic, key = names[action], user.encode()
         raw = msgspec.UNSET if context is None else msgspec.Raw(context.encode())
-        body = _ENCODE(_Event(user, item, ts, value, session, raw))
+        body = _ENCODE(_Event(user, item, in_unit(ts, unit), value, session, raw))
         out.append((topic, hashed(key) % counts[topic], Out(key, body, JSON_HEADERS, ts)))
     return out
 
@@ -206,6 +213,10 @@ async def send_event(settings: Settings, action: str, user: str, item: str, ts: 
     await topic_partitions(settings.kafka, [topic])
     async with producer(settings.kafka) as client:
         sent = await client.send_and_wait(
-            topic, encode_event(user, item, ts), key=user.encode(), timestamp_ms=ts, headers=JSON_HEADERS
+            topic,
+            encode_event(user, item, in_unit(ts, settings.input.ts_unit)),
+            key=user.encode(),
+            timestamp_ms=ts,
+            headers=JSON_HEADERS,
         )
     return sent.topic, sent.partition, sent.offset

@@ -89,7 +89,7 @@ def _source(s: Settings, data: str, servers: str | None, skip_bad: bool, wanted:
     archive = find(data, s.cache, skip_bad)
     for note in archive.notes:
         err.print(note, highlight=False, markup=False)
-    return ArchiveSource(archive, s.input.topics)
+    return ArchiveSource(archive, s.input.topics, s.input.ts_unit)
 
 
 async def _replay(s: Settings, source: Source, order: Order) -> At:
@@ -105,7 +105,7 @@ async def _replay(s: Settings, source: Source, order: Order) -> At:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked_to_stop)
     with _told(order.speed) as tell:
-        return await publish(s, source, order, stop, tell)
+        return await publish(s, source, order, stop, tell, lambda text: err.print(text, highlight=False, markup=False))
 
 
 @contextmanager

@@ -92,9 +92,12 @@ class Ledger:
                 "let the other one go on; if there is none, run the command again: it goes on where this one ended",
             ) from error
         except KafkaError as error:
+            remedy = "the same command goes on without a gap or a repeat"
             raise BrokerError(
-                f"the broker went away or refused while replay {self._name} was writing: {error!r}",
-                "run the command again when the broker is well: it goes on without a gap or a repeat",
+                f"the broker went away or refused what replay {self._name} was writing: {error!r}",
+                f"when the broker is well, {remedy}"
+                if error.retriable
+                else f"correct what it refuses (its log may say more), then {remedy}",
             ) from error
 
 

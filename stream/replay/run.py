@@ -19,7 +19,8 @@ from stream.kafka.identity import identity
 from stream.kafka.topics import create, missing_topics, replay_spec
 from stream.replay.ledger import Ledger, Position, differences, ledger
 from stream.replay.pace import TICK_S, Pace
-from stream.replay.source import Chunk, Range, Source, ahead
+from stream.replay.retention import retention_ms, too_short
+from stream.replay.source import Chunk, Extent, Range, Source, ahead
 from stream.settings import Settings
 
 
@@ -60,7 +61,12 @@ class At(NamedTuple):
 
 
 async def replay(
-    settings: Settings, source: Source, order: Order, stop: asyncio.Event, tell: Callable[[At], None]
+    settings: Settings,
+    source: Source,
+    order: Order,
+    stop: asyncio.Event,
+    tell: Callable[[At], None],
+    warn: Callable[[str], None] = lambda text: None,
 ) -> At:
     """Publish what is left of a source. `tell` is called when it is known where to begin, and after each transaction.
     Once `stop` is set, the transaction under way is finished.
@@ -80,88 +86,83 @@ async def replay(
             _check(name, order, source, targets, known)
         wanted = order.wanted if known is None else order.wanted._replace(since=known.since, until=known.until)
         extent = await source.open(wanted, {topic: count for topic, (_, count) in targets.items()})
-        if not extent.total and known is None:
-            raise _nothing(wanted, extent.first, extent.last)
         position = known or Position(
             asked=order.asked, content=dict(source.content), targets=targets, since=wanted.since, until=wanted.until
         )
-        run = _Run(book, source, Pace(order.speed), stop, tell, position, name, extent.total, extent.last)
-        return await run.all()
+        if extent.total and extent.first is not None:
+            kept = await retention_ms(settings.kafka, targets)
+            if short := too_short(kept, extent.first, int(time.time() * 1000)):
+                warn(short)
+        at = await _Run(book, source, Pace(order.speed), stop, tell, position, name, extent).all()
+        if not at.in_all and not at.stopped:
+            raise _nothing(wanted, extent)
+        return at
 
 
+@dataclass(eq=False)
 class _Run:
-    """One run of a replay; `at` is where it is."""
+    """One run of a replay; `position` is where it is."""
 
-    def __init__(
-        self,
-        book: Ledger,
-        source: Source,
-        pace: Pace,
-        stop: asyncio.Event,
-        tell: Callable[[At], None],
-        position: Position,
-        name: str,
-        total: int,
-        last: int | None,
-    ) -> None:
-        self._book = book
-        self._source = source
-        self._pace = pace
-        self._stop = stop
-        self._tell = tell
-        self._position = position
-        self._before = position.published
-        self._name, self._total, self._last = name, total, last
+    book: Ledger
+    source: Source
+    pace: Pace
+    stop: asyncio.Event
+    tell: Callable[[At], None]
+    position: Position
+    name: str
+    extent: Extent
+
+    def __post_init__(self) -> None:
+        self._before = self.position.published
 
     async def all(self) -> At:
         """Publish until the end, or until it is to stop."""
-        self._tell(self._at())
-        async with aclosing(ahead(self._source.chunks(self._position.place))) as chunks:
+        self.tell(self._at())
+        async with aclosing(ahead(self.source.chunks(self.position.place))) as chunks:
             async for chunk in chunks:
                 await self._publish(chunk)
-                if self._stop.is_set():
+                if self.stop.is_set():
                     return self._at()._replace(stopped=True)
-        if not self._position.finished:
+        if self.position.published and not self.position.finished:
             await self._write([], self._moved(finished=True))
         return self._at()
 
     async def _publish(self, chunk: Chunk) -> None:
         """As parts of it are due, a transaction each."""
         start, n = 0, len(chunk.records)
-        while start < n and not self._stop.is_set():
-            stop = self._pace.due(chunk.times, start)
+        while start < n and not self.stop.is_set():
+            stop = self.pace.due(chunk.times, start)
             if stop == start:
-                await self._pause(self._pace.wait(int(chunk.times[start])))
+                await self._pause(self.pace.wait(int(chunk.times[start])))
                 continue
             moved = self._moved(
                 place=chunk.behind(stop),
-                published=self._position.published + stop - start,
+                published=self.position.published + stop - start,
                 ts=int(chunk.times[stop - 1]),
                 finished=False,
             )
             await self._write(chunk.records[start:stop], moved)
             start = stop
-            if self._pace.speed is not None:
+            if self.pace.speed is not None:
                 await self._pause(TICK_S)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            await asyncio.wait_for(self.stop.wait(), seconds)
 
     def _moved(self, **changes: Any) -> Position:
-        return msgspec.structs.replace(self._position, updated_ms=int(time.time() * 1000), **changes)
+        return msgspec.structs.replace(self.position, updated_ms=int(time.time() * 1000), **changes)
 
     async def _write(self, records: Any, position: Position) -> None:
-        await self._book.write(records, position)
-        self._position = position
-        self._tell(self._at())
+        await self.book.write(records, position)
+        self.position = position
+        self.tell(self._at())
 
     def _at(self) -> At:
-        p = self._position
-        done = 0 if p.place is None else self._source.done(p.place)
-        if p.finished:
-            done = self._total
-        return At(self._name, done, self._total, p.published - self._before, p.published, p.ts, self._last, p.finished)
+        p, total = self.position, self.extent.total
+        done = total if p.finished else 0 if p.place is None else self.source.done(p.place)
+        published = p.published - self._before
+        return At(self.name, done, total, published, p.published, p.ts, self.extent.last, p.finished)
 
 
 def _check(name: str, order: Order, source: Source, targets: dict[str, tuple[str, int]], known: Position) -> None:
@@ -183,9 +184,9 @@ def _check(name: str, order: Order, source: Source, targets: dict[str, tuple[str
         )
 
 
-def _nothing(wanted: Range, first: int | None, last: int | None) -> ReplayError:
-    there = "" if first is None or last is None else f"; those there are go from {iso(first)} to {iso(last)}"
-    since, until = (None if ms is None else iso(ms) for ms in (wanted.since, wanted.until))
+def _nothing(wanted: Range, extent: Extent) -> ReplayError:
+    since, until, first, last = (None if ms is None else iso(ms) for ms in (*wanted[:2], *extent[1:]))
+    there = f"; those there are go from {first} to {last}" if first and last else ""
     return ReplayError(
         f"no events from {since or 'the first'} until {until or 'the last'}{there}",
         "widen --since and --until (and --begin and --end), or leave them out",

@@ -77,14 +77,15 @@ class Source(Protocol):
 
 
 class ArchiveSource:
-    """An archive's events, to the topics of their actions.
+    """An archive's events, to the topics of their actions, their times in the unit that these have.
 
     Raises:
         TopicError: an action has no topic.
     """
 
-    def __init__(self, archive: Archive, topics: Mapping[str, str]) -> None:
+    def __init__(self, archive: Archive, topics: Mapping[str, str], unit: str = "ms") -> None:
         self._archive = archive
+        self._unit = unit
         self._names = topics_by_code(topics, archive.survey.actions)
         self.content: Mapping[str, Any] = {"sha256": archive.content}
         self.targets: Sequence[str] = list(self._names.values())
@@ -105,7 +106,7 @@ class ArchiveSource:
             at += len(frame)
             if first < len(frame) and last > 0:
                 part = frame.slice(max(0, first), min(last, len(frame)) - max(0, first))
-                records = await asyncio.to_thread(events_as_records, self._names, self._counts, part)
+                records = await asyncio.to_thread(events_as_records, self._names, self._counts, part, self._unit)
                 yield Chunk(part["ts"].to_numpy(), records, done.__add__)
                 done += len(part)
             if at >= self._end:

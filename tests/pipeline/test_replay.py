@@ -21,8 +21,10 @@ from stream.kafka.batches import Out, send
 from stream.kafka.clients import admin, producer
 from stream.publishing import partition_of
 from stream.replay.ledger import Position, ledger
+from stream.replay.retention import retention_ms
+from tests.pipeline import topics_io
 from tests.pipeline.forks import Fork
-from tests.pipeline.harness import Deployment, Ran, run, until
+from tests.pipeline.harness import Deployment, Ran, Sent, check_windows, run, until
 from tests.pipeline.topics_io import PARTITIONS
 
 START = 1_700_000_000_000
@@ -149,6 +151,16 @@ def test_a_source_or_a_topic_that_is_not_what_it_was_is_refused(deployment: Depl
     assert ran.code == 6 and f"{click} is not the topic" in ran.output and "made anew" in ran.output
 
 
+def test_a_topic_that_will_not_keep_history_is_told_of(deployment: Deployment) -> None:
+    view = deployment.settings.input.topics["view"]
+    kafka, week = deployment.settings.kafka, 604_800_000
+    run(topics_io.configure(deployment.settings, view, {"retention.ms": str(week)}))
+    inputs = deployment.settings.input.topics.values()
+    until(lambda: run(retention_ms(kafka, inputs)) == {view: week}, 30, "one topic keeps a week, the others all")
+    ran = replay(deployment, str(events_file(deployment.folder, 100)))
+    assert ran.code == 0 and f"{view} (retention.ms={week}); raise retention.ms" in ran.output
+
+
 async def made_anew(deployment: Deployment, topic: str) -> None:
     kafka = deployment.settings.kafka
     async with admin(kafka) as client:
@@ -204,6 +216,18 @@ def test_a_second_replay_of_the_name_takes_over_from_the_first(deployment: Deplo
     assert first.wait(30) == 6 and "another replay called" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert sum(map(len, contents(deployment).values())) == 4000
+
+
+def test_what_was_replayed_is_read_to_its_end(deployment: Deployment) -> None:
+    """The logs end with the markers of transactions: nobody may wait for a record there."""
+    data = events_file(deployment.folder, 1000)
+    assert replay(deployment, str(data)).code == 0
+    ran = deployment.cli("backfill", "--as", "v2")
+    assert ran.code == 0 and "has caught up" in ran.output
+    rows = [line.split(",") for line in data.read_text().splitlines()[1:]]
+    check_windows(
+        deployment.with_state("v2"), [Sent(user, item, action, int(ts)) for user, item, action, ts, _ in rows]
+    )
 
 
 # Topics
@@ -274,7 +298,9 @@ def test_a_topic_is_not_published_into_itself_and_a_missing_one_is_named(deploym
     ran = replay(deployment, "topic:nowhere=click")
     assert ran.code == 4 and "topics are missing: nowhere" in ran.output
     ran = replay(deployment, f"topic:{deployment.settings.topics.control}=click")
-    assert ran.code == 6 and "no events" in ran.output
+    assert ran.code == 6 and "no events from the first until the last" in ran.output
+    ran = replay(deployment, f"topic:{deployment.settings.topics.catalog}=click", "--until", "2020-01-01")
+    assert ran.code == 6 and "no events from the first until 2020-01-01T00:00:00" in ran.output
 
 
 def test_records_that_are_gone_before_they_came_next_are_told_and_not_passed_over(deployment: Deployment) -> None:

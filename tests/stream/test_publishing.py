@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -71,6 +72,17 @@ def test_events_are_records_of_their_user_and_time_and_say_no_more_than_is_known
     assert json.loads(second[2].value or b"") == {
         "user": "u2", "item": "i2", "ts": 1500, "value": 0.99, "session": "s", "context": {"page": "a"}
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+@pytest.mark.parametrize("ms", [1_700_000_000_000, 1_700_000_000_123])
+def test_times_are_in_the_unit_that_workers_expect(unit: Any, ms: int) -> None:
+    frame = pl.DataFrame([("u", "i", 2, ms, None, None, None)], SCHEMA, orient="row")
+    ((_, _, out),) = events_as_records({2: "c"}, {"c": 1}, frame, unit)
+    record = Record(b"u", out.value or b"")
+    record.timestamp = ms
+    found, bad = Decoder("click", InputConfig(ts_unit=unit)).decode([record])
+    assert not bad and found.times.tolist() == [ms] and out.timestamp == ms
 
 
 def test_events_go_to_the_topics_of_their_actions() -> None:

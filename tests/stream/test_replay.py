@@ -16,6 +16,7 @@ from stream.errors import ConfigError
 from stream.kafka.clients import KafkaConfig
 from stream.replay.ledger import differences
 from stream.replay.pace import Meter, Pace
+from stream.replay.retention import too_short
 from stream.replay.run import Order
 from stream.replay.source import ArchiveSource, Chunk, Range, ahead
 from stream.replay.topics import TopicSource, parse
@@ -120,6 +121,14 @@ def test_topics_go_to_the_inputs_that_are_said() -> None:
         with pytest.raises(ConfigError) as raised:
             parse(text, inputs)
         assert "=ACTION, one of click, buy" in raised.value.remedy or "no action" in raised.value.message
+
+
+def test_topics_that_will_not_keep_what_is_published_are_told() -> None:
+    now, day = 1_795_000_000_000, 86_400_000
+    kept = {"clicks": 7 * day, "views": 30 * day}
+    assert too_short(kept, now - day, now) == "" == too_short({}, 0, now)
+    told = too_short(kept, now - 8 * day, now)
+    assert "clicks (retention.ms=604800000)" in told and "views" not in told
 
 
 # Sources
