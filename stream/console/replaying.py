@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
@@ -18,7 +18,7 @@ from stream.console.common import Bootstrap, Json, err, out, run, settings, when
 
 if TYPE_CHECKING:
     from stream.replay.run import At, Order
-    from stream.replay.source import Source
+    from stream.replay.source import Range, Source
     from stream.settings import Settings
 
 STOPPED = 130
@@ -71,7 +71,7 @@ def replay(
         raise typer.Exit(STOPPED)
 
 
-def _source(s: Settings, data: str, servers: str | None, skip_bad: bool, wanted: Any) -> Source:
+def _source(s: Settings, data: str, servers: str | None, skip_bad: bool, wanted: Range) -> Source:
     from stream.errors import ConfigError
 
     if data.startswith("topic:"):

@@ -167,15 +167,16 @@ class _Run:
 
 def _check(name: str, order: Order, source: Source, targets: dict[str, tuple[str, int]], known: Position) -> None:
     """Whether what was begun may go on."""
-    if differ := differences(order.asked, known.asked):
+    aside = {"source": order.asked["source"]}  # a file may have been moved: it is known by its content
+    if differ := differences(order.asked, {**known.asked, **aside}):
         raise ReplayError(
             f"the replay {name} was begun otherwise: {differ}",
             "call this one by another --name, or forget that one with --restart: what it published stays",
         )
     if dict(source.content) != known.content:
         raise ReplayError(
-            f"what {order.asked['source']} holds has changed since {known.published} records of it were published",
-            "bring back what it was, or begin anew with --restart (or another --name): what is there stays there",
+            f"{order.asked['source']} has changed since {known.published} records of {name} were published",
+            "bring back what it was, or begin anew with --restart or another --name: what is there stays there",
         )
     if changed := [topic for topic in targets if tuple(targets[topic]) != tuple(known.targets.get(topic, ()))]:
         raise ReplayError(

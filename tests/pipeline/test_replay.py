@@ -142,12 +142,13 @@ def test_a_source_or_a_topic_that_is_not_what_it_was_is_refused(deployment: Depl
     before = data.read_text()
     events_file(deployment.folder, 1200)
     ran = replay(deployment, str(data), "--name", "mine")
-    assert ran.code == 6 and "has changed since 1000 records of it were published" in ran.output
-    data.write_text(before)
-    assert replay(deployment, str(data), "--name", "mine").code == 0
+    assert ran.code == 6 and "has changed since 1000 records of mine were published" in ran.output
+    moved = data.with_name("moved.csv")
+    moved.write_text(before)
+    assert "mine had published all 1000 before" in replay(deployment, str(moved), "--name", "mine").output
     click = deployment.settings.input.topics["click"]
     run(made_anew(deployment, click))
-    ran = replay(deployment, str(data), "--name", "mine")
+    ran = replay(deployment, str(moved), "--name", "mine")
     assert ran.code == 6 and f"{click} is not the topic" in ran.output and "made anew" in ran.output
 
 
