@@ -4,9 +4,9 @@ settings does not wait for torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
@@ -55,6 +55,12 @@ class ModelConfig(BaseModel):
     items: int = Field(default=0, ge=0, description="items it has an id embedding for")
     alpha: float = Field(default=0.7, ge=0, le=1, description="fusion alpha: weight of the window")
     mix: Mix = Mix(neural=1.0)  # the neural score is in nats already: it was trained as a log-probability
+
+    @model_validator(mode="after")
+    def _heads_share_the_vector(self) -> Self:
+        if self.short_term == "gpt" and self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not shared out evenly among {self.heads} heads: use a multiple")
+        return self
 
 
 class ContinualConfig(BaseModel):

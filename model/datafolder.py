@@ -34,9 +34,7 @@ def read_folder(folder: Path) -> Dataset:
     """A data set from its folder (see the module's first lines). Items without a description get their id as
     title.
     """
-    path = _one_of(folder, ("events.parquet", "events.csv", "events.csv.gz"))
-    if path is None:
-        raise DatasetError(f"{folder}: has no events.csv, events.csv.gz or events.parquet")
+    path = events_file(folder)
     events = _events(table(path), path)
     items_path = _one_of(folder, ("items.csv", "items.csv.gz"))
     items = _items(table(items_path), items_path) if items_path else {}
@@ -47,8 +45,21 @@ def read_folder(folder: Path) -> Dataset:
     users = _one_of(folder, ("users.csv", "users.csv.gz"))
     people = people_of(table(users, words=True), users) if users else {}
     licence = folder / "LICENCE.txt"
-    said = licence.read_text() if licence.is_file() else "as its owner says"
-    return Dataset(folder.resolve().name, said, events, items, people=people)
+    name = folder.resolve().name
+    said = (
+        licence.read_text() if licence.is_file() else f"{name}: no LICENCE.txt; ask its owner what it may be used for"
+    )
+    bare = sum(item.title == item.item for item in items.values())
+    notes = (f"{bare} of {len(items)} items have no title and are called by their id.",) if bare else ()
+    return Dataset(name, said, events, items, notes, people)
+
+
+def events_file(folder: Path) -> Path:
+    """The file of a folder's events. Raises DatasetError where there is none."""
+    path = _one_of(folder, ("events.parquet", "events.csv", "events.csv.gz"))
+    if path is None:
+        raise DatasetError(f"{folder}: has no events.csv, events.csv.gz or events.parquet")
+    return path
 
 
 def _one_of(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -86,7 +97,7 @@ def _events(frame: pl.DataFrame, path: Path) -> Events:
     if any(empty):
         raise DatasetError(f"{path}: {sum(empty)} empty value(s) in user, item, action or ts; remove these rows")
     times = frame["ts"].cast(pl.Int64).to_numpy()
-    _refuse_other_units(times, path)
+    refuse_other_units(times, path)
     return columns(
         frame["user"].cast(pl.String),
         frame["item"].cast(pl.String),
@@ -105,7 +116,7 @@ def _require(frame: pl.DataFrame, path: Path, *names: str) -> None:
         )
 
 
-def _refuse_other_units(times: NDArray[np.int64], path: Path) -> None:
+def refuse_other_units(times: NDArray[np.int64], path: Path) -> None:
     """Times that are all of a few weeks of 1970 are seconds of our days; those after the year 5000 are finer."""
     first, last = int(times.min()), int(times.max())
     if first >= SECONDS[0] and last <= SECONDS[1]:

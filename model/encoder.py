@@ -153,7 +153,9 @@ class TextEncoder:
             AutoModel,
             AutoTokenizer,
         )  # seconds to import: only for a new text
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # who asks for vectors says how far it is
         source = str(folder or self.name)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)

@@ -8,7 +8,7 @@ as they do in a worker that rebuilds its scores from time to time; `refresh=1` i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,15 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def part(self, shard: int, shards: int) -> Timeline:
+        """The same events, of which only those of every `shards`-th user count: what one of so many workers would
+        count that shared nothing.
+        """
+        mine = self.users % shards == shard
+        counted = mine[self.pair_event]
+        pairs = self.pair_event[counted], self.pair_from[counted]
+        return replace(self, fresh=self.fresh & mine, pair_event=pairs[0], pair_from=pairs[1])
 
     def as_of(self, end: int, params: OnlineParams) -> int:
         """The bucket that counts of the first `end` events are read in: the newest that was counted, as in a worker,

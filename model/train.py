@@ -243,7 +243,7 @@ class _Run:
         again = c.seen == "allow"
         self._data = sequences(job.line, end, long_term, contents.shape[1], job.values, again, c.baskets)
         if not self._data.target.any():
-            raise TrainError("no user has met two different items: there is nothing to predict")
+            raise TrainError("no user has met two different items, and so nothing can be predicted: bring more events")
         if self.model.rating is not None:
             self.model.rating.set_values(self._data.values[np.isfinite(self._data.values)])
         self.model.to(c.device)

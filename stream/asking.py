@@ -14,7 +14,7 @@ from stream import messages
 from stream.errors import UnansweredError
 from stream.kafka.clients import consumer, producer
 from stream.kafka.topics import topic_partitions
-from stream.replay import JSON_HEADERS, partition_of
+from stream.publishing import JSON_HEADERS, partition_of
 from stream.settings import Settings
 
 

@@ -10,6 +10,7 @@ The tree::
     │   └── TopicError                    a topic is missing, or not shaped as the pipeline needs it
     ├── StateError               exit 5   stored state is not of these topics, or cannot be read
     ├── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
+    ├── ReplayError              exit 6   a replay has nothing to publish, or is not the one that was begun
     ├── LogError                 exit 6   lists or feedback that were kept are not there, or say nothing
     └── UnansweredError          exit 1   no worker has answered a request in time
 
@@ -73,6 +74,12 @@ class StateError(EddylineError):
 
 class ModelError(EddylineError):
     """A model folder or release is absent, corrupt, or does not fit the catalogue. Stop."""
+
+    exit_code = 6
+
+
+class ReplayError(EddylineError):
+    """A replay has nothing to publish, or what it was begun with is not there any more. Stop: nothing is published."""
 
     exit_code = 6
 

@@ -38,9 +38,10 @@ def held_out(events: int) -> NDArray[np.int64]:
 
 def exams(world: World, refresh: int = 250) -> dict[str, tuple[Exam, list[Exam]]]:
     """By row: the exam that settings are chosen by, which is the first period, and the tests."""
-    whole = timeline(world.events, world.catalog, world.weights)
+    whole = timeline(world.events, world.catalog, world.weights, world.variation)
     held = held_out(len(whole))
-    line = timeline(world.events.take(np.setdiff1d(np.arange(len(whole)), held)), world.catalog, world.weights)
+    learned = world.events.take(np.setdiff1d(np.arange(len(whole)), held))
+    line = timeline(learned, world.catalog, world.weights, world.variation)
     over = ends(len(whole))
 
     def new(name: str, first: int, last: int) -> Exam:

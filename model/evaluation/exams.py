@@ -37,7 +37,8 @@ class World:
     `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
     state while they are trained, from which an interrupted training goes on. `rules` say what anyone may be shown
     (pins, quotas and boosts are left out); `exposure` bounds lists of `places` items, and `diversity` re-ranks them;
-    `variation` is that of `online.steady`. `people` is what is known of users beside what they did.
+    `variation` is that of `online.steady`. `people` is what is known of users beside what they did. `shards`: users
+    are split among so many workers, each of which counts its own alone.
     """
 
     events: Events
@@ -54,6 +55,7 @@ class World:
     diversity: DiversityConfig | None = None
     places: int = 10
     variation: float = 0.0
+    shards: int = 1
     people: People = field(default_factory=People.empty)
     encoder: TextEncoder | None = None
     _adapted: dict[str, tuple[NDArray[np.float32], Encode]] = field(default_factory=dict, repr=False)
@@ -95,6 +97,11 @@ class Asked:
     def __len__(self) -> int:
         return len(self.users)
 
+    def take(self, at: NDArray[np.integer]) -> Asked:
+        """These questions."""
+        allowed = self.allowed if len(self.allowed) == 1 else self.allowed[at]
+        return Asked(self.users[at], self.now[at], self.histories.take(at), self.rows[at], allowed)
+
     def window(self) -> NDArray[np.int32]:
         """The worker's window of each history: catalogue rows i32[B,K], the newest last."""
         return self.rows[:, -WINDOW:]
@@ -112,10 +119,7 @@ class Paper:
 
     def take(self, at: NDArray[np.integer]) -> Paper:
         """These questions of it."""
-        a = self.asked
-        allowed = a.allowed if len(a.allowed) == 1 else a.allowed[at]
-        asked = Asked(a.users[at], a.now[at], a.histories.take(at), a.rows[at], allowed)
-        return Paper(asked, self.targets[at], self.known)
+        return Paper(self.asked.take(at), self.targets[at], self.known)
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,17 +86,24 @@ class Served:
     quality: dict[str, dict[str, Interval]]
 
 
+def require(said: Attributes, names: list[str]) -> None:
+    """Raises DatasetError where one of these attributes is not known of anybody."""
+    known = {name for one in said.values() for name in one}
+    for attribute in names:
+        if attribute not in known:
+            there = ", ".join(sorted(known)) or "nothing: write it into users.csv"
+            raise DatasetError(f"nobody's {attribute!r} is known; known of users: {there}")
+
+
 def quality(table: Table, users: NDArray[np.str_], said: Attributes, names: list[str]) -> dict[str, Served]:
     """By group of users, "gender F" or "age 20", by these attributes. users: the name of each code. Raises DatasetError
     where an attribute is not known of anybody.
     """
+    require(said, names)
     asked = users[table.asks.users]
     measures = {m: table.metrics(m) for m in table.answers}
     found = {}
     for attribute in names:
-        if not any(attribute in one for one in said.values()):
-            known = sorted({name for one in said.values() for name in one})
-            raise DatasetError(f"nobody's {attribute!r} is known; known of users: {', '.join(known) or 'nothing'}")
         group = np.array([group_of(attribute, said.get(u, {}).get(attribute)) for u in asked.tolist()], object)
         for name in sorted({g for g in group.tolist() if g}):
             keep = group == name

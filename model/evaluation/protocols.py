@@ -13,7 +13,7 @@ from model.evaluation.tables import Table
 
 
 class UnknownProtocolError(ValueError):
-    """A name that no protocol has."""
+    """A name that no protocol has, or no row of one."""
 
 
 Exams = tuple[Exam, list[Exam]]
@@ -76,12 +76,15 @@ def evaluate(
 ) -> dict[str, tuple[Table, list[Method]]]:
     """By row of the protocol (`temporal` and `strict`; `static` and `online`; else one): the table, and the methods
     with the settings that were chosen. rows: only these. every: ask every n-th question of the tests only.
-    `progress(title)` gives something to report to.
+    `progress(title)` gives something to report to. Raises UnknownProtocolError, NothingToAskError.
     """
     report = progress or (lambda title: lambda done, total: None)
     found: dict[str, tuple[Table, list[Method]]] = {}
     chosen: dict[int, list[Method]] = {}
-    for name, (validation, tests) in exams(world, protocol, splits).items():
+    asked = exams(world, protocol, splits)
+    if unknown := set(rows or ()) - asked.keys():
+        raise UnknownProtocolError(f"{protocol} has no row {min(unknown)!r}: use some of {', '.join(asked)}")
+    for name, (validation, tests) in asked.items():
         if rows and name not in rows:
             continue
         for method in methods:

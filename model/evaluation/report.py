@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,26 @@ class PlotError(RuntimeError):
     """A plot that cannot be drawn; the message says what to do."""
 
 
+def drawable(path: Path) -> None:
+    """Before hours of work: raises PlotError where `draw` could not write to this path."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise PlotError("plots are drawn by matplotlib: pip install 'eddyline[plot]'") from e
+    if not path.parent.is_dir():
+        raise PlotError(f"{path}: there is no folder {path.parent}; make it, or name another file with --plot")
+    if path.suffix[1:].lower() not in Figure().canvas.get_supported_filetypes():
+        raise PlotError(f"{path}: its ending says no kind of plot; use .png, .svg or .pdf")
+
+
+def grid_of(title: str, columns: Iterable[str]) -> Grid:
+    """A table without rows; where it is too narrow, cells go on in the next line: no figure is cut."""
+    grid = Grid(title=title, title_justify="left")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    return grid
+
+
 def rows_of(table: Table, world: World) -> dict[str, dict[str, Any]]:
     """By method, every metric. Novelty is by what was learned first; diversity by the words of items (TF-IDF + SVD)."""
     texts = [world.items[i].text_for_encoder() for i in world.catalog.ids]
@@ -32,9 +52,8 @@ def rows_of(table: Table, world: World) -> dict[str, dict[str, Any]]:
 
 def of_values(values: Values) -> Grid:
     """How far off values were told."""
-    grid = Grid(title=f"values of {len(values.users)} events: MAE", title_justify="left")
-    for column in ("told by", "mae", "biases less this, paired by user"):
-        grid.add_column(column)
+    columns = ("told by", "mae", "biases less this, paired by user")
+    grid = grid_of(f"values of {len(values.users)} events: MAE", columns)
     for name, row in values.rows().items():
         grid.add_row(name, *map(str, row.values()))
     return grid
@@ -47,6 +66,7 @@ def as_dict(tables: Tables, world: World) -> dict[str, Any]:
         settings = {m.name: m.settings() for m in methods}
         found[name] = {
             "questions": len(table.asks),
+            "users": len(np.unique(table.asks.users)),
             "methods": {
                 method: {"settings": settings.get(method, {}), **{m: plain(v) for m, v in row.items()}}
                 for method, row in rows_of(table, world).items()
@@ -72,10 +92,8 @@ def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
     """Tables a row of the protocol: metrics with their intervals, how far others are behind the best, HR by segment."""
     for name, (table, _) in tables.items():
         rows = rows_of(table, world)
-        grid = Grid(title=f"{data}, {name}: {len(table.asks)} questions", title_justify="left")
         columns = [c for c in next(iter(rows.values())) if c.startswith(SHOWN)]
-        for column in ("method", *columns):
-            grid.add_column(column)
+        grid = grid_of(f"{data}, {name}: {table.means}", ("method", *columns))
         for method, row in rows.items():
             grid.add_row(method, *(_cell(row[c]) for c in columns))
         yield grid
@@ -87,28 +105,24 @@ def shown(tables: Tables, data: str, world: World) -> Iterator[Grid]:
 
 
 def _behind(table: Table) -> Grid:
-    grid = Grid(title=f"{table.best} less the others, paired by user", title_justify="left")
-    for column in ("method", f"hr@{table.k}", f"ndcg@{table.k}"):
-        grid.add_column(column)
+    columns = ("method", f"hr@{table.k}", f"ndcg@{table.k}")
+    grid = grid_of(f"{table.best} less the others, paired by user", columns)
     for method, row in table.behind().items():
         grid.add_row(method, *(str(interval) for interval in row.values()))
     return grid
 
 
 def _segments(table: Table, title: str) -> Grid:
-    grid = Grid(title=title, title_justify="left")
-    for column in ("segment", "questions", *table.answers):
-        grid.add_column(column)
+    grid = grid_of(title, ("segment", "questions", *table.answers))
     for segment, row in table.by_segment().items():
         grid.add_row(segment, str(row["questions"]), *(f"{row[n]:.4f}" for n in table.answers))
     return grid
 
 
 def _behind_by_segment(table: Table) -> Grid:
-    grid = Grid(title=f"NDCG@{table.k} of {table.best} less the others, by segment", title_justify="left")
     found = {segment: table.behind(keep) for segment, keep in table.segments().items() if keep.any()}
-    for column in ("segment", *next(iter(found.values()))):
-        grid.add_column(column)
+    columns = ("segment", *next(iter(found.values())))
+    grid = grid_of(f"NDCG@{table.k} of {table.best} less the others, by segment", columns)
     for segment, rows in found.items():
         grid.add_row(segment, *(str(row[f"ndcg@{table.k}"]) for row in rows.values()))
     return grid
@@ -119,11 +133,10 @@ def _cell(value: object) -> str:
 
 
 def draw(tables: Tables, data: str, path: Path) -> None:
-    """Means and intervals of HR and NDCG, a panel each. Raises PlotError where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise PlotError("plots are drawn by matplotlib: pip install 'eddyline[plot]'") from e
+    """Means and intervals of HR and NDCG, a panel each. Raises PlotError as `drawable` does."""
+    drawable(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 2 + 0.35 * sum(len(t.answers) for t, _ in tables.values())), layout="constrained")
     axes: Sequence[Any] = figure.subplots(1, 2, sharey=True)
     k = next(iter(tables.values()))[0].k

@@ -112,7 +112,10 @@ def take(
             done += exam.questions
             report(done, total)
     if not asks:
-        raise NothingToAskError("no event of the test can be ranked: bring more events, or test a greater share")
+        raise NothingToAskError(
+            "no event of the test can be ranked: bring more events, or test a greater share (--begin 0.7); where users "
+            "come back to what they have met, ask --protocol basket"
+        )
     answers = {}
     for name in dict.fromkeys(method.name for method in methods):
         alike = [m for m, method in enumerate(methods) if method.name == name]

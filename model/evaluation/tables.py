@@ -116,6 +116,13 @@ class Table:
         return bootstrap(users, values, seed=0, weights=weight)
 
     @property
+    def means(self) -> str:
+        """What figures are means of, for people."""
+        users, exams = len(np.unique(self.asks.users)), len(np.unique(self.asks.exam))
+        over = f"of {exams} periods" if exams > 1 else f"over {'users' if users == len(self.asks) else 'questions'}"
+        return f"{len(self.asks)} questions of {users} users; means {over}, intervals over users"
+
+    @property
     def best(self) -> str:
         """The method with the greatest NDCG@k."""
         means = {name: self.metrics(name)[f"ndcg@{self.k}"] for name in self.answers}

@@ -10,7 +10,7 @@ from rich.table import Table as Grid
 
 from model.evaluation.explanations import Found
 from model.evaluation.fairness import Served, Shown
-from model.evaluation.report import plain
+from model.evaluation.report import grid_of, plain
 from model.evaluation.tables import Table
 from model.metrics import Interval, bootstrap
 
@@ -31,11 +31,9 @@ def explanations_shown(found: Mapping[str, Found], data: str) -> Iterator[Grid]:
     """A table a method."""
     for method, one in found.items():
         said = ", ".join(f"{f} {v.mean():.4f}" for f, v in one.facts.items())
-        grid = Grid(title=f"{data}, {method}: {len(one.users)} lists; {said}", title_justify="left")
         rows = one.rows()
         columns = list(next(iter(rows.values())))
-        for column in ("by", *columns):
-            grid.add_column(column)
+        grid = grid_of(f"{data}, {method}: {len(one.users)} lists; {said}", ("by", *columns))
         for ranker, row in rows.items():
             grid.add_row(ranker, *(str(row[c]) if c in row else "" for c in columns))
         yield grid
@@ -59,20 +57,16 @@ def groups_as_dict(shown: Mapping[str, Shown], served: Mapping[str, Served]) -> 
 def groups_shown(shown: Mapping[str, Shown], served: Mapping[str, Served], k: int, title: str) -> Iterator[Grid]:
     """A table of each."""
     methods = list(next(iter(shown.values())).places)
-    grid = Grid(
-        title=f"{title}: places in lists by group of items, and HR@{k} where that is taken", title_justify="left"
-    )
-    for column in ("items", "of the catalogue", "of what is taken", *methods):
-        grid.add_column(column)
+    columns = ("items", "of the catalogue", "of what is taken", *methods)
+    grid = grid_of(f"{title}: places in lists by group of items, and HR@{k} where that is taken", columns)
     for group, s in shown.items():
         cells = (f"{s.places[m]:.4f}" + (f", HR {s.hr[m]:.4f}" if m in s.hr else "") for m in methods)
         grid.add_row(group, f"{s.catalog:.4f}", f"{s.taken:.4f}", *cells)
     yield grid
     if not served:
         return
-    grid = Grid(title=f"{title}: HR@{k} and NDCG@{k} by group of users", title_justify="left")
-    for column in ("users", "how many", "questions", *methods):
-        grid.add_column(column)
+    columns = ("users", "how many", "questions", *methods)
+    grid = grid_of(f"{title}: HR@{k} and NDCG@{k} by group of users", columns)
     for group, s in served.items():
         grid.add_row(
             group, str(s.users), str(s.questions), *("\n".join(map(str, s.quality[m].values())) for m in methods)
@@ -105,9 +99,8 @@ def noise_as_dict(tables: Mapping[float, Table]) -> dict[str, Any]:
 def noise_shown(tables: Mapping[float, Table], title: str) -> Grid:
     """One table: a row a method and share."""
     k = tables[0.0].k
-    grid = Grid(title=f"{title}: {len(tables[0.0].asks)} questions", title_justify="left")
-    for column in ("method", "noise", f"hr@{k}", f"ndcg@{k}", f"hr@{k} lost"):
-        grid.add_column(column)
+    columns = ("method", "noise", f"hr@{k}", f"ndcg@{k}", f"hr@{k} lost")
+    grid = grid_of(f"{title}: {tables[0.0].means}", columns)
     for method, by_share in noise_rows(tables).items():
         for share, row in by_share.items():
             grid.add_row(method, f"{share:g}", *map(str, row.values()))

@@ -28,9 +28,12 @@ class Groups:
     def __init__(self, world: World, people: Mapping[str, Person], names: str) -> None:
         import numpy as np
 
+        from model.evaluation.fairness import require
+
         self._catalog, self._names = world.catalog, [n for n in names.split(",") if n and n != "items"]
         self._users = np.unique(world.events.user.astype(str))
         self._said = {user: person.attributes for user, person in people.items()}
+        require(self._said, self._names)
 
     def as_dict(self, table: Table) -> dict[str, Any]:
         """Plain values of one table."""
@@ -100,6 +103,8 @@ def noise(
         wanted = [float(share) for share in shares.split(",")]
     except ValueError as e:
         raise ConfigError(f"--share {shares}: {e}", "give numbers with commas between them, as .05,.1,.2") from e
+    if min(wanted) < 0:
+        raise ConfigError(f"--share {shares}: noise is put in, not taken out", "give shares above 0, as .05,.1,.2")
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
         found = tables(world, methods, kind, wanted, splits, k, tune, bar)

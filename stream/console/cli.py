@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, running, topics, training
+from stream.console import broker, data, evaluating, models, replaying, running, topics, training
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ for command in (
     running.worker,
     data.send,
     data.request,
-    data.replay,
+    replaying.replay,
     running.backfill,
     running.pause,
     running.resume,

@@ -1,4 +1,4 @@
-"""`eddyline catalog`, `users`, `send`, `request`, `replay`: what goes into Kafka."""
+"""`eddyline catalog`, `users`, `send`, `request`: what goes into Kafka."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stream.console.common import Bootstrap, Json, err, out, progress, run, settings
+from stream.console.common import Bootstrap, Json, err, out, run, settings
 
 catalog = typer.Typer(help="The catalogue of items.", no_args_is_help=True)
 users = typer.Typer(help="What is known of users beside what they did.", no_args_is_help=True)
@@ -18,7 +18,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, compl
 def publish(data: Data, kafka: Bootstrap = None) -> None:
     """Publish a data set's items. Example: eddyline catalog publish movielens-100k"""
     from model.datasets import load
-    from stream.replay import publish_items
+    from stream.publishing import publish_items
 
     s = settings(kafka)
     found = load(data, s.cache)
@@ -32,7 +32,7 @@ def publish_users(data: Data, kafka: Bootstrap = None) -> None:
     """Publish the attributes and interests of a data set's users. Example: eddyline users publish ./shop"""
     from model.datasets import load
     from stream.errors import ConfigError
-    from stream.replay import publish_people
+    from stream.publishing import publish_people
 
     s = settings(kafka)
     found = load(data, s.cache)
@@ -46,7 +46,7 @@ def publish_users(data: Data, kafka: Bootstrap = None) -> None:
 @catalog.command()
 def withdraw(items: Annotated[list[str], typer.Argument(help="Item ids.")], kafka: Bootstrap = None) -> None:
     """Withdraw items: they are recommended no more. Example: eddyline catalog withdraw i7 i9"""
-    from stream.replay import withdraw_items
+    from stream.publishing import withdraw_items
 
     s = settings(kafka)
     out.print(f"{run(withdraw_items(s.kafka, s.topics.catalog, items))} items withdrawn")
@@ -61,7 +61,7 @@ def send(
     """Send one event by hand. Example: eddyline send click u42 i7"""
     import time
 
-    from stream.replay import send_event
+    from stream.publishing import send_event
 
     s = settings(kafka)
     topic, partition, offset = run(send_event(s, action, user, item, int(time.time() * 1000)))
@@ -94,41 +94,3 @@ def request(
         out.print_json(messages.encode(answer).decode())
     else:
         show(answer, out)
-
-
-def replay(
-    data: Data,
-    kafka: Bootstrap = None,
-    speed: Annotated[str, typer.Option(help="60x: a minute of history in a second; max: as fast as it goes.")] = "max",
-    begin: Annotated[float, typer.Option(help="Begin after this share of the events.", min=0, max=1)] = 0.0,
-    end: Annotated[float, typer.Option(help="End after this share of the events.", min=0, max=1)] = 1.0,
-) -> None:
-    """Publish a data set in time order into the input topics. Example: eddyline replay movielens-100k --end 0.8"""
-    import time
-
-    from model.datasets import load
-    from stream.replay import publish as publish_events
-
-    s, pace = settings(kafka), _speed(speed)
-    found = load(data, s.cache)
-    for note in (found.licence, *found.notes):
-        err.print(note, highlight=False, markup=False)
-    n = len(found.events)
-    part = found.events.take(slice(int(begin * n), int(end * n)))
-    began = time.monotonic()
-    with progress("replaying") as tell:
-        sent = run(publish_events(s.kafka, s.input.topics, part, pace, tell))
-    took = max(time.monotonic() - began, 1e-3)
-    out.print(f"{sent} events published in {took:.1f} s ({sent / took:,.0f}/s)")
-
-
-def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        speed = float(text.removesuffix("x"))
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no speed; write 60x, or max", param_hint="--speed")
-    return speed

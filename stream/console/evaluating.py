@@ -61,6 +61,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="FOLDER", help="Keep trained models here; an interrupted training goes on from here."),
     ] = None,
+    shards: Annotated[
+        int, typer.Option(help="What it costs if users are split among N workers that share no counts.", min=1)
+    ] = 1,
     every: Annotated[int, typer.Option(help="Ask every N-th question of the test only.", min=1)] = 1,
     explanations: Annotated[
         int,
@@ -101,12 +104,12 @@ def evaluate(
     from model.evaluation.methods.registry import defaults, make, released
     from model.evaluation.methods.trained import Trained
     from model.evaluation.protocols import evaluate as run_protocol
-    from model.evaluation.report import as_dict, draw, of_values, plain, shown
+    from model.evaluation.report import as_dict, draw, drawable, of_values, plain, shown
     from model.evaluation.values import engines, told
 
-    found, world = _world(data, protocol, begin, k, keep)
+    found, world = _world(data, protocol, begin, k, keep, shards)
     splits = (begin - 0.05, begin, 1.0)
-    named = models.split(",") if models else defaults(protocol, (world.train or TrainConfig()).model)
+    named = named_in(models) or defaults(protocol, (world.train or TrainConfig()).model)
     if noise:
         put_noise(world, found.name, protocol, lambda w: make(named, w, seeds), noise, share, splits, k, tune, as_json)
         return
@@ -121,10 +124,11 @@ def evaluate(
         explain(world, found.name, protocol, splits, methods, explanations, as_json)
         return
     grouped = Groups(world, found.people, groups) if groups else None
-    wanted = [row for row in rows.split(",") if row]
+    if plot:
+        drawable(Path(plot))
     with ExitStack() as bars:
         bar = lambda title: bars.enter_context(progress(title))  # noqa: E731
-        tables = run_protocol(world, protocol, methods, splits, k, tune, bar, wanted, every)
+        tables = run_protocol(world, protocol, methods, splits, k, tune, bar, named_in(rows), every)
     values = told(world, engines(tables["temporal"][1]), begin) if "temporal" in tables else None
     if plot:
         draw(tables, found.name, Path(plot))
@@ -141,7 +145,14 @@ def evaluate(
         out.print(of_values(values))
 
 
-def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | None) -> tuple[Dataset, World]:
+def named_in(text: str) -> list[str]:
+    """What is named between commas, each once."""
+    return list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+
+
+def _world(
+    data: str, protocol: str, begin: float, k: int | None, keep: str | None, shards: int
+) -> tuple[Dataset, World]:
     """The data set, and what methods may know of it, as the settings say."""
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
@@ -170,6 +181,7 @@ def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | No
         diversity=s.rank.diversity,
         places=k or length_of(protocol),
         variation=s.trends.variation,
+        shards=shards,
         people=People.of(found.people.values()),
     )
     return found, world

@@ -32,7 +32,7 @@ from stream.dev.processes import Processes, free_port
 from stream.dev.scoring import Row, Scoreboard, popular_before
 from stream.kafka import topics
 from stream.lists.release import announce
-from stream.replay import publish, publish_items
+from stream.publishing import publish, publish_items
 from stream.settings import Settings
 from stream.tail import show
 from stream.web.server import Page
@@ -125,7 +125,7 @@ class Demo:
         await topics.create(s.kafka, topics.specs(s.topics, s.input.names, s.state.name))
         await publish_items(s.kafka, s.topics.catalog, dataset.items.values())
         began = time.monotonic()
-        sent = await publish(s.kafka, s.input.topics, history, None, lambda done, total: None)
+        sent = await publish(s.kafka, s.input.topics, history, lambda done, total: None)
         self._say(f"{sent} events published in time order, in {time.monotonic() - began:.1f} s")
 
     async def _start_worker(self, processes: Processes, history: int) -> None:

@@ -20,7 +20,7 @@ from model.history import ACTION_NAME
 from stream import messages
 from stream.kafka.clients import KafkaConfig
 from stream.kafka.topics import topic_partitions
-from stream.replay import JSON_HEADERS, encode_event
+from stream.publishing import JSON_HEADERS, encode_event
 
 AHEAD = 1000
 """How many events the replay may run ahead of its oldest one that still waits."""

@@ -77,6 +77,11 @@ class TopicsConfig(BaseModel):
         return self.named("control")
 
     @property
+    def replays(self) -> str:
+        """How far each replay has come; written with what it counts."""
+        return self.named("replay")
+
+    @property
     def dead_letters(self) -> str:
         return self.named("dlt")
 
@@ -125,6 +130,7 @@ def specs(config: TopicsConfig, inputs: Iterable[str], state: str) -> list[Topic
         TopicSpec(config.users, n, compacted),
         TopicSpec(config.release, 1, compacted),
         TopicSpec(config.control, 1, compacted),
+        replay_spec(config),
         TopicSpec(config.dead_letters, n, {"retention.ms": str(28 * DAYS), **large}),
         *state_specs(config, state),
     ]
@@ -135,6 +141,11 @@ def events_spec(config: TopicsConfig) -> TopicSpec:
     return TopicSpec(
         config.events, config.partitions, {"retention.ms": "-1", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
     )
+
+
+def replay_spec(config: TopicsConfig) -> TopicSpec:
+    """The topic of replays; small segments, as it has a record for each transaction of theirs."""
+    return TopicSpec(config.replays, 1, {"cleanup.policy": "compact", "segment.bytes": str(16 * 1024 * 1024)})
 
 
 def state_specs(config: TopicsConfig, state: str) -> list[TopicSpec]:

@@ -22,7 +22,7 @@ from index.recall import IndexBuildError
 from model.catalog import HashCollisionError, Item
 from model.config import RankConfig
 from model.encoder import TextEncoder
-from stream.errors import EddylineError
+from stream.errors import ConfigError, EddylineError
 from stream.lists.building import Builder
 from stream.lists.indexes import Indexes
 from stream.lists.lineup import Lineup
@@ -197,9 +197,16 @@ def leave_a_core() -> None:
 
 
 def pick_device(wanted: str) -> str:
-    """`auto` takes the GPU where torch finds one."""
-    if wanted != "auto":
+    """`auto` takes the GPU where torch finds one. Raises ConfigError where what is wanted is not there."""
+    if wanted == "cpu":
         return wanted
+    if wanted != "auto" and wanted.partition(":")[0] != "cuda":
+        raise ConfigError(f"no device is called {wanted!r}", "use auto, cpu or cuda")
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if found else "cpu"
+    if not found:
+        raise ConfigError(f"device {wanted}: torch finds no GPU", "use cpu or auto, or install a torch that sees it")
+    return wanted

@@ -24,7 +24,7 @@ from stream.process.keys import settled
 from stream.process.memory import give_back
 from stream.process.preflight import check, ready_to_start
 from stream.process.status import StatusServer
-from stream.replay import begin_at
+from stream.publishing import begin_at
 from stream.settings import Settings
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ import numpy as np
 from model.catalog import Item
 from stream.dev.processes import free_port
 from stream.kafka import topics
-from stream.replay import publish_items
+from stream.publishing import publish_items
 from stream.settings import Settings, load
 from tests.bench import common
 from tests.bench.common import Place, Worker

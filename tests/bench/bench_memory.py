@@ -27,7 +27,7 @@ import numpy as np
 from model.catalog import Item
 from stream.kafka import topics
 from stream.kafka.clients import KafkaConfig
-from stream.replay import publish_items
+from stream.publishing import publish_items
 from stream.settings import Settings, load
 from tests.bench import common, rows
 from tests.bench.common import Place, Worker

@@ -39,6 +39,10 @@ signal.signal(signal.SIGUSR2, tell_all)
 """In a worker: on SIGUSR2 it tells where all its tasks are."""
 
 
+CUT_SHORT = "it is read again"
+"""What a worker says that could not end all that it had begun."""
+
+
 @dataclass
 class Hand:
     """A worker, and what is known of it."""
@@ -47,6 +51,7 @@ class Hand:
     number: int
     frozen: bool = False
     leaving: bool = False
+    alone: bool = False  # the broker was away, for a time, while it was leaving
     until: float = math.inf
     quiet: dict[int, dict[str, int]] = field(default_factory=dict)
 
@@ -55,8 +60,11 @@ class Hand:
         return self.worker.process.poll() is not None
 
     def obeyed(self, code: int | None) -> bool:
-        """Whether this is how it should end when told to stop: with 0, or at once while Python still starts."""
-        return code == 0 or (code == -signal.SIGTERM and not self.worker.log.read_text())
+        """Whether this is how it should end when told to stop: with 0, or at once while Python still starts, or, where
+        it could not commit for want of a broker, by saying so.
+        """
+        log = self.worker.log.read_text()
+        return code == 0 or (code == -signal.SIGTERM and not log) or (self.alone and code == 1 and CUT_SHORT in log)
 
 
 class Arena:
@@ -107,6 +115,7 @@ class Arena:
 
     def tend(self) -> None:
         """What is due, and workers that have ended."""
+        self._note_alone()
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappop(self._later)[2]()
         for hand in [hand for hand in self.hands if hand.ended]:
@@ -193,11 +202,17 @@ class Arena:
         if hand is None:
             return 0
         hand.leaving = True
+        self._note_alone()
         hand.worker.signal(signal.SIGTERM)
         hand.until = time.monotonic() + STOP_S
         if not self.alive:
             self.add()
         return 1
+
+    def _note_alone(self) -> None:
+        if not self.broker_is_well:
+            for hand in self.hands:
+                hand.alone |= hand.leaving
 
     def _too_late(self, hand: Hand) -> None:
         if hand in self.hands:

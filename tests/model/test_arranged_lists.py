@@ -103,7 +103,7 @@ def test_an_evaluation_ranks_the_diverse_lists_of_a_worker():
     method.learn(line, len(line))
     scores = np.where(asked.allowed, method.scores(asked), -np.inf)
     fused = e.encode(h, e.profiles(h))
-    online = method._online
+    (online,) = method._online
     everything = np.where(asked.allowed, np.arange(len(catalog), dtype=np.int32), np.int32(-1))
     for n in (world.places,):
         found = e.rank(h, fused, everything, online, n, False).items

@@ -27,6 +27,17 @@ def test_events_come_out_in_time_order_ties_in_the_order_of_the_file(tmp_path):
     np.testing.assert_array_equal(events.value, [np.nan, 9.5, 1])
 
 
+def test_items_without_a_title_are_counted_and_a_licence_is_read(tmp_path):
+    (tmp_path / "events.csv").write_text(EVENTS)
+    bare = load(tmp_path, tmp_path)
+    assert bare.notes == ("2 of 2 items have no title and are called by their id.",)
+    assert "no LICENCE.txt" in bare.licence
+    (tmp_path / "items.csv").write_text(ITEMS)
+    (tmp_path / "LICENCE.txt").write_text("for bakers only")
+    described = load(tmp_path, tmp_path)
+    assert (described.notes, described.licence) == ((), "for bakers only")
+
+
 def test_items_are_read_with_their_categories_prices_and_stock(tmp_path):
     (tmp_path / "events.csv.gz").write_bytes(gzip.compress(EVENTS.encode()))
     (tmp_path / "items.csv.gz").write_bytes(gzip.compress(ITEMS.encode()))

@@ -7,6 +7,8 @@ from model.catalog import Catalog, Item
 from model.encoder import EncoderError, TextEncoder
 from model.engine import Engine
 from model.history import HistoryLog, item_hash
+from model.longterm import Document
+from tests.model.worlds import met
 
 NAMES = [("The", "House"), ("A", "Night"), ("Old", "River"), ("The Last", "Train"), ("My", "Summer")]
 NAMES += [("The Red", "Door"), ("Return of", "Kings"), ("A Small", "Town")]
@@ -32,6 +34,20 @@ def test_related_texts_are_nearer_than_unrelated_ones(vectors):
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
 
 
+def test_a_profile_made_again_agrees_whoever_it_is_made_beside():
+    """Texts are read many at once, and padded to the longest: that a profile is made anew must not show."""
+    titles = [
+        f"The {word} of {place}" for word in ("House", "Night", "Train") for place in ("Oslo", "the North", "Glass")
+    ]
+    documents = Document(titles, TextEncoder().encode, 384)
+    catalog = Catalog.build({f"i{n:02}": Item(f"i{n:02}", title) for n, title in enumerate(titles)})
+    one = met([1, 2, 3])
+    many = met([1, 2, 3], list(range(9)) * 4, [8], list(range(9)))
+    (alone,), (beside, *_) = (documents.profiles(h, catalog.index_of(h.items)) for h in (one, many))
+    assert alone.shape == beside.shape == (1, 384)
+    assert alone[0] @ beside[0] > 0.9999
+
+
 def test_a_repeated_text_is_computed_once(folder, vectors):
     done = []
     again = TextEncoder(cache=folder).encode([*TEXTS, "Cheese"], lambda n, total: done.append((n, total)))
@@ -44,6 +60,11 @@ def test_known_texts_need_no_weights(folder, vectors):
     encoder = TextEncoder(cache=folder)
     encoder.encode(TEXTS)
     assert encoder._loaded is None
+
+
+def test_loading_weights_says_nothing_of_its_own(capfd):
+    TextEncoder().encode(["x"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_no_texts_give_no_vectors(folder):

@@ -37,6 +37,18 @@ def test_counts_are_those_of_the_events_before():
     assert [len(line.counts(end, OnlineParams()).item) for end in range(5)] == [0, 1, 2, 3, 4]
 
 
+def test_workers_that_share_nothing_count_together_what_one_counts():
+    events, catalog = ring_walks(users=7, steps=5)
+    line = timeline(events, catalog)
+    parts = [line.part(shard, 3) for shard in range(3)]
+    assert [set((part.users[part.fresh] % 3).tolist()) for part in parts] == [{0}, {1}, {2}]
+    for end in (0, 13, len(line)):
+        whole, split = line.counts(end, OnlineParams()), [part.counts(end, OnlineParams()) for part in parts]
+        assert sorted(whole.item.tolist()) == sorted(i for c in split for i in c.item.tolist())
+        pairs_of = [sorted(zip(c.a.tolist(), c.b.tolist(), strict=True)) for c in (whole, *split)]
+        assert pairs_of[0] == sorted(p for some in pairs_of[1:] for p in some)
+
+
 def test_an_exact_repeat_counts_nothing():
     events, catalog = ring_walks(users=1, steps=3)
     line = timeline(events.take(np.array([0, 1, 1, 2])), catalog)

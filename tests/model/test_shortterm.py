@@ -160,6 +160,12 @@ def test_a_window_without_one_of_its_newest_is_what_reading_it_anew_says(encoder
         assert torch.allclose(without[rows, place], anew[rows], atol=1e-6)
 
 
+def test_heads_share_a_vector_out_evenly():
+    with pytest.raises(ValueError, match="dim 17 is not shared out evenly among 2 heads"):
+        ModelConfig(short_term="gpt", dim=17)
+    assert ModelConfig(short_term="gru", dim=17).dim == 17
+
+
 def test_the_default_encoder_reads_no_window_twice():
     torch.manual_seed(0)
     default = shortterm.make(ModelConfig(dim=D)).eval()

@@ -103,11 +103,26 @@ def test_a_large_catalogue_is_learned_from_a_sample_of_it():
     assert weak.metrics["validation"]["neural_ndcg@10"] < model.metrics["validation"]["neural_ndcg@10"]
 
 
+IN_ONE_SECOND = replace(EVENTS, ts=np.arange(len(EVENTS)) // 48 * 1000)
+"""Two interactions of each user a second."""
+PLAIN = config().model_copy(update={"shuffle": False})
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return train(IN_ONE_SECOND, CATALOG, TEXT, PLAIN)
+
+
+def test_the_same_training_learns_the_same(plain):
+    again = train(IN_ONE_SECOND, CATALOG, TEXT, PLAIN)
+    assert torch.equal(plain.id.weight, again.id.weight)
+
+
 @pytest.mark.parametrize(
     "option", [{"shuffle": True}, {"hide": 0.3}, {"ema": 0.9}, {"contrastive": 0.1}, {"id_from_text": True}]
 )
-def test_every_option_of_training_changes_what_is_learned(option):
-    plain, other = (train(EVENTS, CATALOG, TEXT, config().model_copy(update=o)) for o in ({"epochs": 1}, option))
+def test_every_option_of_training_changes_what_is_learned(option, plain):
+    other = train(IN_ONE_SECOND, CATALOG, TEXT, PLAIN.model_copy(update=option))
     assert not torch.equal(plain.id.weight, other.id.weight)
     assert all(p.isfinite().all() for p in other.parameters())
 

@@ -28,7 +28,7 @@ from stream import messages
 from stream.dev.processes import free_port
 from stream.kafka import topics
 from stream.kafka.batches import Out
-from stream.replay import partition_of, publish_items
+from stream.publishing import partition_of, publish_items
 from stream.settings import Settings, load
 from stream.windows.columns import Columns
 from stream.windows.packing import unpack

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
-from stream.replay import encode_event, partition_of
+from stream.publishing import encode_event, partition_of
 from stream.windows.packing import digest
 from tests.pipeline.harness import PARTITIONS, Deployment, Sent, Worker, check_windows, run, some_events, until
 

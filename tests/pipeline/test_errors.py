@@ -136,6 +136,8 @@ def test_what_is_wrong_in_the_environment_is_told() -> None:
         ("replay {data} --speed 0x", ("--speed", "'0x' is no speed")),
         ("replay {data} --speed nan", ("--speed", "'nan' is no speed")),
         ("replay {data} --begin 2", ("--begin",)),
+        ("replay {data} --since yesterday", ("--since", "'yesterday' is no time", "36h")),
+        ("replay {data} --until 20261101", ("--until", "may be a date", "2026-11-01")),
         ("backfill --as v2 --since yesterday", ("--since", "ISO 8601")),
         ("backfill", ("--as",)),
         ("frobnicate", ("No such command 'frobnicate'",)),
@@ -144,6 +146,15 @@ def test_what_is_wrong_in_the_environment_is_told() -> None:
 )
 def test_wrong_usage_is_told(data: Path, command: str, words: tuple[str, ...]) -> None:
     check_told(cli(*command.format(data=data).split()), USAGE, *words)
+
+
+def test_what_a_replay_of_topics_does_not_take_is_told(data: Path) -> None:
+    check_told(cli("replay", "topic:view", "--end", "0.5"), CONFIG, "--since and --until in place of")
+    check_told(
+        cli("replay", str(data), "--from-bootstrap-servers", "a:1"), CONFIG, "is for topics", "topic:NAME=ACTION"
+    )
+    check_told(cli("replay", "topic:old"), CONFIG, "'old' is no input topic", "topic:old=ACTION", "view, click, buy")
+    check_told(cli("replay", str(data), "--name", "a b"), CONFIG, "'a b' is no name")
 
 
 def test_an_action_without_a_topic_is_told(empty: Deployment, data: Path) -> None:
@@ -162,19 +173,20 @@ def test_an_unknown_data_set_is_told_with_those_that_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("command", "name", "text", "words"),
     [
-        ("events.csv", "user,item,ts\nu,i1,5\n", ("events.csv", "action")),
-        ("events.csv", "user,item,action,ts\nu,i1,stare,5\n", ("events.csv", "stare")),
-        ("events.csv", "user,item,action,ts\nu,i1,click,noon\n", ("events.csv", "ts")),
-        ("items.csv", "title\nA thing\n", ("items.csv", "item")),
+        ("replay", "events.csv", "user,item,ts\nu,i1,5\n", ("events.csv: lacks", "action")),
+        ("replay", "events.csv", "user,item,action,ts\nu,i1,stare,5\n", ("events.csv:2:", "stare", "--skip-bad")),
+        ("replay", "events.csv", "user,item,action,ts\nu,i1,click,noon\n", ("events.csv:2: ts",)),
+        ("train", "events.csv", "user,item,action,ts\nu,i1,click,noon\n", ("events.csv", "ts")),
+        ("catalog publish", "items.csv", "title\nA thing\n", ("items.csv", "item")),
     ],
 )
 def test_what_is_wrong_in_a_data_set_is_told_by_its_file(
-    data: Path, name: str, text: str, words: tuple[str, ...]
+    data: Path, command: str, name: str, text: str, words: tuple[str, ...]
 ) -> None:
     (data / name).write_text(text)
-    check_told(cli("replay", str(data)), DATA, *words)
+    check_told(cli(*command.split(), str(data)), DATA, *words)
 
 
 # Waiting for what is not there yet

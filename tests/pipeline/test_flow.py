@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import pairwise
 
 from stream.kafka.debts import debts
-from stream.replay import publish_items
+from stream.publishing import publish_items
 from tests.pipeline.harness import (
     ITEMS,
     Deployment,

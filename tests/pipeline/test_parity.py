@@ -34,7 +34,7 @@ from model.train import train
 from stream import messages
 from stream.kafka import topics
 from stream.messages import Recommendation
-from stream.replay import JSON_HEADERS, encode_event, publish_people
+from stream.publishing import JSON_HEADERS, encode_event, publish_people
 from stream.settings import load
 from tests.pipeline.harness import Deployment, run, until
 

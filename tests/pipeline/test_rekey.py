@@ -14,8 +14,8 @@ from stream.kafka.clients import admin
 from stream.kafka.debts import offsets
 from stream.kafka.topics import TopicSpec, create, partitions, topic_partitions
 from stream.process.keys import look, settled
+from stream.publishing import partition_of
 from stream.rekey import group
-from stream.replay import partition_of
 from stream.settings import load
 from tests.pipeline import topics_io
 from tests.pipeline.harness import PARTITIONS, Deployment, Sent, check_answered, check_windows, run, some_events, until

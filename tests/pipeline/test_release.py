@@ -13,7 +13,7 @@ from model import checkpoint
 from model.catalog import Item
 from model.config import ModelConfig
 from model.recommender import Recommender
-from stream.replay import publish_items
+from stream.publishing import publish_items
 from tests.pipeline.harness import ITEMS, Deployment, Sent, Worker, run, some_events, until
 from tests.pipeline.test_errors import DATA, check_told
 

@@ -11,7 +11,7 @@ import pytest
 from model.catalog import Item
 from model.people import Person
 from stream.asking import ask
-from stream.replay import publish_items, publish_people, withdraw_items
+from stream.publishing import publish_items, publish_people, withdraw_items
 from tests.pipeline.harness import Deployment, Sent, Worker, run, until
 
 T0 = 1_700_000_000_000

@@ -9,6 +9,10 @@ from typer.testing import CliRunner
 from model.dataset import DatasetError
 from model.datasets import load
 from model.evaluation.explanations import NothingToExplainError
+from model.evaluation.methods.popularity import Popularity
+from model.evaluation.methods.registry import UnknownMethodError
+from model.evaluation.protocols import UnknownProtocolError
+from model.evaluation.report import PlotError
 from stream.console.cli import app
 from stream.errors import ConfigError
 
@@ -98,6 +102,45 @@ def test_noise_is_put_into_what_is_learned(folder: Path):
     ):
         with pytest.raises(ConfigError, match=said):
             CliRunner().invoke(app, [*asked, *more], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        (["--models", "eaze"], UnknownMethodError, "use some of popular"),
+        (["--rows", "strct"], UnknownProtocolError, "use some of temporal, strict"),
+        (["--plot", "nowhere/plot.svg"], PlotError, "there is no folder"),
+        (["--plot", "plot.foo"], PlotError, r"use .png, .svg or .pdf"),
+        (["--groups", "items,team"], DatasetError, "write it into users.csv"),
+        (["--noise", "bots", "--share", "-1"], ConfigError, "give shares above 0"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_learned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], error: type[Exception], said: str
+):
+    monkeypatch.setattr(Popularity, "learn", lambda *_: pytest.fail("it was learned"))
+    asked = ["evaluate", str(folder), "--models", "popular", *more]
+    with pytest.raises(error, match=said):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_names_are_read_with_spaces_and_each_once(folder: Path):
+    asked = ["evaluate", str(folder), "--models", "popular, counts,,popular", "--rows", "temporal,", "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert {row: list(of["methods"]) for row, of in json.loads(done.stdout)["rows"].items()} == {
+        "temporal": ["popular", "counts"]
+    }
+
+
+def test_workers_that_share_no_counts_are_worse(folder: Path):
+    found = []
+    for shards in ("1", "10"):
+        asked = ["evaluate", str(folder), "--models", "counts", "--rows", "temporal", "--begin", "0.7", "--no-tune"]
+        done = CliRunner().invoke(app, [*asked, "--shards", shards, "--json"])
+        assert done.exit_code == 0, done.output
+        found.append(json.loads(done.stdout)["rows"]["temporal"]["methods"]["counts"]["mrr"][0])
+    assert found[0] > found[1] + 0.2  # who is alone has never met what comes next
 
 
 def test_data_that_is_brought_says_where_it_should_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -5,7 +5,7 @@ Counts are read by the worker's own code (`model.online`), and mixed by its own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,44 @@ class Counting:
         return self._online
 
 
+class Shards:
+    """`Counting` of each worker that the users of a world are split among: of one, unless the world says otherwise."""
+
+    def __init__(self, world: World, params: OnlineParams) -> None:
+        self.params = params
+        self._countings = [Counting(world, params) for _ in range(world.shards)]
+        self._line: Timeline | None = None
+        self._parts: list[Timeline] = []
+
+    def at(self, line: Timeline, end: int) -> list[OnlineScores]:
+        """Scores from the first `end` events, of each worker."""
+        if line is not self._line:
+            many = len(self._countings)
+            self._line, self._parts = line, [line.part(s, many) for s in range(many)] if many > 1 else [line]
+        return [counting.at(part, end) for counting, part in zip(self._countings, self._parts, strict=True)]
+
+
+def by_shard(
+    asked: Asked, shards: Sequence[OnlineScores], scores: Callable[[Asked, OnlineScores], NDArray[np.floating]]
+) -> NDArray[np.floating]:
+    """What each question's own worker says, f[B,N]."""
+    if len(shards) == 1:
+        return scores(asked, shards[0])
+    found = np.empty((len(asked), asked.allowed.shape[1]))
+    for shard, online in enumerate(shards):
+        at = np.flatnonzero(asked.users % len(shards) == shard)
+        if len(at):
+            found[at] = scores(asked.take(at), online)
+    return found
+
+
 class Counts(Method):
     """Co-occurrence, popularity and, with `repeat`, what users come back to; no vectors."""
 
     def __init__(self, world: World, mix: Mix, params: OnlineParams | None = None, repeat: bool = False) -> None:
         self.name = "counts+repeat" if repeat else "counts"
         self._world, self._mix, self._repeat = world, mix, repeat
-        self._counting = Counting(world, params or OnlineParams())
+        self._counting = Shards(world, params or OnlineParams())
 
     def learn(self, line: Timeline, end: int) -> None:
         self._online = self._counting.at(line, end)
@@ -71,7 +102,10 @@ class Counts(Method):
         self._online = self._counting.at(line, last)
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
-        online, mix = self._online, self._mix
+        return by_shard(asked, self._online, self._scores)
+
+    def _scores(self, asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
+        mix = self._mix
         own = online.returned(asked.rows, mix) if mix.repeat else None
         return counted(online.related(asked.window()), online.popularity[None], mix, own)
 
@@ -110,8 +144,8 @@ class Served(Method):
     ) -> None:
         self.name, self._world, self.engine, self._alone = name, world, engine, neural_only
         self._mix, self._people = mix or engine.mix, people
-        self._online = OnlineScores.empty(world.catalog)
-        self._counting = Counting(world, OnlineParams())
+        self._online = [OnlineScores.empty(world.catalog)] * world.shards
+        self._counting = Shards(world, OnlineParams())
 
     @property
     def lister(self) -> Engine | None:
@@ -126,31 +160,38 @@ class Served(Method):
         self.learn(line, last)
 
     def scores(self, asked: Asked) -> NDArray[np.floating]:
+        return by_shard(asked, self._online, self._scores)
+
+    def _scores(self, asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
         h, engine = asked.histories, self.engine
-        lean = self._lean(asked)
-        neural = engine.encode(h, engine.profiles(h), lean).vectors.cpu().numpy() @ engine.item_vectors.T
+        lean = self._lean(asked, online)
+        neural = engine.encode(h, self.profiles(asked), lean).vectors.cpu().numpy() @ engine.item_vectors.T
         if self._alone:
             return neural
         rows = engine.window_rows(h)[1]
-        own = self._online.returned(asked.rows, self._mix) if self._mix.repeat else None
-        popular = np.atleast_2d(popular_to(lean, self._online))
-        scores = combined(neural, self._online.related(rows), popular, self._mix, own)
+        own = online.returned(asked.rows, self._mix) if self._mix.repeat else None
+        popular = np.atleast_2d(popular_to(lean, online))
+        scores = combined(neural, online.related(rows), popular, self._mix, own)
         arranged = engine.bounds.any or engine.arranger.diversity.method != "none"
-        return self._arranged(scores, asked) if arranged else scores
+        return self._arranged(scores, asked, online) if arranged else scores
 
-    def _arranged(self, scores: NDArray[np.floating], asked: Asked) -> NDArray[np.floating]:
+    def profiles(self, asked: Asked) -> list[NDArray[np.float32]]:
+        """The profile of each question's user: of now, where nothing lags."""
+        return self.engine.profiles(asked.histories)
+
+    def _arranged(self, scores: NDArray[np.floating], asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
         """The utilities by which a worker's list would be filled; -inf for what the bounds on exposure leave out."""
         shown = np.where(asked.allowed, scores, -np.inf)
         rows = np.broadcast_to(np.arange(scores.shape[1], dtype=np.int32), scores.shape)
         utilities = self.engine.arranger.utilities(rows, shown, self._world.places)
         if not self.engine.bounds.any:
             return utilities
-        kept = self.engine.bounds.kept(rows, utilities, self._online, self._world.places)
+        kept = self.engine.bounds.kept(rows, utilities, online, self._world.places)
         return np.where(kept, utilities, -np.inf)
 
-    def _lean(self, asked: Asked) -> Lean | None:
+    def _lean(self, asked: Asked, online: OnlineScores) -> Lean | None:
         """What is known of those who ask beside their histories."""
         if not self._people or not len(self._world.people):
             return None
         about = self._world.people.about.take(self._world.described[asked.users])
-        return self.engine.lean(asked.histories, about, self._online)
+        return self.engine.lean(asked.histories, about, online)

@@ -142,7 +142,7 @@ class Trained(Method):
             world.described[line.users[at]], line.rows[at], world.people.about, world.catalog
         )
         if kept is not None:
-            checkpoint.save(kept, made, datetime.now(UTC))
+            checkpoint.save(kept, made, datetime.now(UTC), checkpoint.data_hash(events))
         return made
 
     def _begin(self, line: Timeline, end: int) -> tuple[Recommender | None, int | None]:

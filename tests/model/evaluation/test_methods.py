@@ -1,5 +1,7 @@
 """One contract for all methods: toy events with an obvious answer, and what every one of them must keep."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,30 @@ def test_who_took_0_is_shown_2_and_not_3(name: str, world: World, line: Timeline
     method.learn(line, len(line))
     scores = method.scores(asked(world, line, ["z"]))[0]
     assert scores[2] > scores[3]
+
+
+@pytest.mark.parametrize("name", ["counts", "counts+repeat", "fallback"])
+def test_a_worker_that_shares_no_counts_knows_its_own_users_alone(name: str, world: World, line: Timeline):
+    """Of two, one has those who took 0 and 2, the other those who took 1 and 3."""
+    apart = replace(world, shards=2)
+    (method,) = make([name], apart)
+    method.learn(line, len(line))
+    codes = {str(user): code for code, user in enumerate(np.unique(world.events.user.astype(str)))}
+    found = method.scores(asked(apart, line, ["z", "u0", "u1"]))
+    for row, user in enumerate(("z", "u0", "u1")):
+        mine = np.array([codes[str(u)] % 2 == codes[user] % 2 for u in world.events.user])
+        (alone,) = make([name], world)
+        alone.learn(replace(line, fresh=mine, **pairs_of(line, mine)), len(line))
+        np.testing.assert_allclose(found[row], alone.scores(asked(world, line, [user]))[0], rtol=1e-5, atol=1e-6)
+    (together,) = make([name], world)
+    together.learn(line, len(line))
+    assert not np.allclose(found, together.scores(asked(world, line, ["z", "u0", "u1"])))
+
+
+def pairs_of(line: Timeline, of: np.ndarray) -> dict[str, np.ndarray]:
+    """The pairs that these events count."""
+    kept = of[line.pair_event]
+    return {"pair_event": line.pair_event[kept], "pair_from": line.pair_from[kept]}
 
 
 def test_words_say_which_items_are_alike(world: World, line: Timeline):

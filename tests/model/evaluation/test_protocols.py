@@ -194,6 +194,8 @@ def test_a_protocol_that_there_is_not_is_refused():
     world = ring_world(users=3)
     with pytest.raises(UnknownProtocolError, match=f"use one of {', '.join(PROTOCOLS)}"):
         evaluate(world, "weekly", [])
+    with pytest.raises(UnknownProtocolError, match="temporal has no row 'strct': use some of temporal, strict"):
+        evaluate(world, "temporal", [], rows=["temporal", "strct"])
 
 
 def test_a_test_without_a_question_is_refused():

@@ -1,14 +1,17 @@
 """Tables: means, intervals, differences and segments, by hand."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from model.evaluation.methods.registry import make
 from model.evaluation.protocols import evaluate
-from model.evaluation.report import PlotError, as_dict, draw, shown
+from model.evaluation.report import PlotError, as_dict, draw, drawable, grid_of, shown
 from model.evaluation.tables import Answers, Asks, Table
 from tests.model.evaluation.worlds import ring_world
 
@@ -75,12 +78,43 @@ def test_an_evaluation_is_told_as_text_json_and_plot(tmp_path: Path):
     mean, low, high = told["methods"]["counts"]["hr@3"]
     assert low <= mean <= high
     assert (told["best"], list(told["behind"])) == ("counts", ["popular"])
-    titles = ["ring, loo: 10 questions", "counts less the others, paired by user", "HR@3 by segment"]
-    titles.append("NDCG@3 of counts less the others, by segment")
+    titles = [
+        "ring, loo: 10 questions of 10 users; means over users, intervals over users",
+        "counts less the others, paired by user",
+        "HR@3 by segment",
+        "NDCG@3 of counts less the others, by segment",
+    ]
     assert told["behind_by_segment"]["light users"]["popular"]["hr@3"][0] > 0
     assert [grid.title for grid in shown(tables, "ring", world)] == titles
     draw(tables, "ring", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_that_cannot_be_written_is_told_of_before_the_work(tmp_path: Path):
+    with pytest.raises(PlotError, match="there is no folder"):
+        drawable(tmp_path / "nowhere" / "plot.png")
+    for name in ("plot.foo", "plot"):
+        with pytest.raises(PlotError, match=r"use .png, .svg or .pdf"):
+            drawable(tmp_path / name)
+    drawable(tmp_path / "plot.PDF")
+
+
+def test_no_figure_is_cut_where_a_table_is_too_narrow():
+    grid = grid_of("t", ("method", "hr@10"))
+    grid.add_row("cnn-lstm-attention/pooled/attention", "0.2322 [0.2094, 0.2596]")
+    console = Console(width=30, record=True, file=io.StringIO())
+    console.print(grid)
+    said = console.export_text()
+    assert "…" not in said
+    assert "0.2596]" in said
+
+
+def test_a_title_says_what_figures_are_means_of():
+    one_each, periods = table_of({"a": [[1, 2]]}, [0, 0]), table_of({"a": [[1, 2, 3]]}, [0, 0, 1])
+    assert one_each.means == "2 questions of 2 users; means over users, intervals over users"
+    assert periods.means == "3 questions of 3 users; means of 2 periods, intervals over users"
+    many = replace(one_each, asks=replace(one_each.asks, users=np.zeros(2, np.int64)))
+    assert many.means == "2 questions of 1 users; means over questions, intervals over users"
 
 
 def test_a_plot_needs_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -152,6 +152,6 @@ def test_models_are_kept_and_an_interrupted_training_goes_on(
     evaluate(kept, "loo", [again], k=1)
     assert epochs[0] == 3
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["cnn-pooled-attention-0"]
-    assert checkpoint.load(tmp_path / "kept" / "cnn-pooled-attention-0").metrics == {
-        k: v for k, v in again.settings().items() if k not in ("seed", "cpu_seconds")
-    }
+    model = checkpoint.load(tmp_path / "kept" / "cnn-pooled-attention-0")
+    assert len(model.record["data"]) == 64
+    assert model.metrics == {k: v for k, v in again.settings().items() if k not in ("seed", "cpu_seconds")}

@@ -1,17 +1,16 @@
-"""History as input: publish a data set in time order, or read a range of the topics into a new state.
+"""What is published by us: events, items and users as records, each in the partition of its key.
 
-Publishing keeps users as keys and the events' times as the records' own. Reading again is the worker's
-ordinary work on a group of another name; only where it begins and where it begins to speak is decided here.
+Users are keys, and the events' times the records' own. What is read again, from where, and how an archive is
+published so that nothing is missing or twice, is in `stream.replay`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -28,60 +27,118 @@ from stream.kafka.clients import KafkaConfig, consumer, producer
 from stream.kafka.topics import missing_topics, partitions, topic_partitions
 from stream.settings import Settings
 
-CHUNK = 2000
-"""Events published at a time: in time order between chunks, and within each topic and partition."""
+if TYPE_CHECKING:  # a worker reads no archives
+    import polars as pl
 
 JSON_HEADERS = [("content-type", b"application/json")]
 
 
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class _Event(msgspec.Struct, omit_defaults=True, gc=False):
+    """One event as an input topic has it."""
+
+    user: str
+    item: str
+    ts: int | float
+    value: float | None = None
+    session: str | None = None
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+@lru_cache(1 << 18)
+def hashed(key: bytes) -> int:
+    """What Kafka's Java clients make of a key; aiokafka computes it in Python, and users come again."""
+    return murmur2(key) & 0x7FFFFFFF
+
+
 def partition_of(user: str, count: int) -> int:
     """Where Kafka's Java clients put a user: murmur2 of the key."""
-    return (murmur2(user.encode()) & 0x7FFFFFFF) % count
+    return hashed(user.encode()) % count
 
 
-def encode_event(user: str, item: str, ts: int, value: float | None = None) -> bytes:
+def encode_event(user: str, item: str, ts: int | float, value: float | None = None) -> bytes:
     """One event as an input topic has it."""
-    event: dict[str, Any] = {"user": user, "item": item, "ts": ts}
-    if value is not None:
-        event["value"] = value
-    return json.dumps(event, separators=(",", ":")).encode()
+    return _ENCODE(_Event(user, item, ts, value))
+
+
+def in_unit(ms: int, unit: str) -> int | float:
+    """A time in the unit that the workers are told to expect (`input.ts_unit`)."""
+    if unit == "s":
+        return ms / 1000 if ms % 1000 else ms // 1000
+    return ms * 1000 if unit == "us" else ms
+
+
+def events_as_records(
+    names: Mapping[int, str], counts: Mapping[str, int], frame: pl.DataFrame, unit: str = "ms"
+) -> list[tuple[str, int, Out]]:
+    """Events (`model.archive.SCHEMA`) as records, in their order: topic, partition, record.
+
+    Args:
+        names: action code -> topic; counts: topic -> partitions; unit: that of the `ts` in an event.
+    """
+    users = frame["user"].to_list()
+    rows = zip(
+        users,
+        frame["item"].to_list(),
+        frame["action"].to_list(),
+        frame["ts"].to_list(),
+        frame["value"].to_list(),
+        frame["session"].to_list(),
+        frame["context"].to_list(),
+        strict=True,
+    )
+    out = []
+    for user, item, action, ts, value, session, context in rows:
+        topic, key = names[action], user.encode()
+        raw = msgspec.UNSET if context is None else msgspec.Raw(context.encode())
+        body = _ENCODE(_Event(user, item, in_unit(ts, unit), value, session, raw))
+        out.append((topic, hashed(key) % counts[topic], Out(key, body, JSON_HEADERS, ts)))
+    return out
 
 
 async def publish(
-    kafka: KafkaConfig,
-    topics: Mapping[str, str],
-    events: Events,
-    speed: float | None,
-    progress: Callable[[int, int], None],
+    kafka: KafkaConfig, topics: Mapping[str, str], events: Events, progress: Callable[[int, int], None]
 ) -> int:
-    """Publish events, which are in time order, to the topics of their actions (action -> topic).
+    """Publish events that are in memory, in time order, to the topics of their actions (action -> topic), as fast as
+    the broker takes them. Not resumed if it is interrupted: `stream.replay` is.
 
-    `speed`: how many seconds of history pass in one; None = as fast as the broker takes them.
     Returns how many were published: all of them are acknowledged.
 
     Raises:
         TopicError: a topic is missing, or an action has none.
     """
-    names = _topics_by_code(topics, events)
+    from model.archive import of_events
+
+    names = topics_by_code(topics, np.unique(events.action).tolist())
     counts = await partitions(kafka, set(names.values()))
     if missing := set(names.values()) - set(counts):
         raise missing_topics(missing)
-    began, n = time.monotonic(), len(events)
-    first = int(events.ts[0]) if n else 0
-    async with producer(kafka, linger_ms=5) as client:
-        for start in range(0, n, CHUNK if speed is None else 1):
-            stop = min(start + (CHUNK if speed is None else 1), n)
-            if speed is not None:
-                due = (int(events.ts[start]) - first) / 1000 / speed
-                await asyncio.sleep(max(0.0, began + due - time.monotonic()))
-            await _publish_chunk(client, names, counts, events, start, stop)
-            progress(stop, n)
+    done, n = 0, len(events)
+    async with producer(kafka) as client:
+        for frame in of_events(events).read():
+            await asyncio.gather(*await send_all(client, events_as_records(names, counts, frame)))
+            done += len(frame)
+            progress(done, n)
     return n
 
 
-def _topics_by_code(topics: Mapping[str, str], events: Events) -> dict[int, str]:
+async def send_all(client: AIOKafkaProducer, records: Iterable[tuple[str, int, Out]]) -> list[asyncio.Future]:
+    """Hand records to the producer, within each topic and partition in their order."""
+    rows: dict[tuple[str, int], list[Out]] = {}
+    for topic, partition, record in records:
+        rows.setdefault((topic, partition), []).append(record)
+    sent: list[asyncio.Future] = []
+    for (topic, partition), outs in rows.items():
+        sent += await send(client, topic, partition, outs)
+    return sent
+
+
+def topics_by_code(topics: Mapping[str, str], codes: Iterable[int]) -> dict[int, str]:
+    """The topics of actions by their codes. Raises TopicError where one has none."""
     names: dict[int, str] = {}
-    for code in np.unique(events.action).tolist():
+    for code in sorted(codes):
         action = ACTION_NAME[code]
         if action not in topics:
             raise TopicError(
@@ -90,27 +147,6 @@ def _topics_by_code(topics: Mapping[str, str], events: Events) -> dict[int, str]
             )
         names[code] = topics[action]
     return names
-
-
-async def _publish_chunk(
-    client: AIOKafkaProducer,
-    names: Mapping[int, str],
-    counts: Mapping[str, int],
-    events: Events,
-    start: int,
-    stop: int,
-) -> None:
-    rows: dict[tuple[str, int], list[Out]] = {}
-    for i in range(start, stop):
-        user, topic, ts = str(events.user[i]), names[int(events.action[i])], int(events.ts[i])
-        value = float(events.value[i])
-        body = encode_event(user, str(events.item[i]), ts, value if np.isfinite(value) else None)
-        at = topic, partition_of(user, counts[topic])
-        rows.setdefault(at, []).append(Out(user.encode(), body, JSON_HEADERS, ts))
-    sent: list[asyncio.Future] = []
-    for (topic, partition), records in rows.items():
-        sent += await send(client, topic, partition, records)
-    await asyncio.gather(*sent)
 
 
 async def begin_at(settings: Settings, since_ms: int | None) -> bool:
@@ -177,6 +213,10 @@ async def send_event(settings: Settings, action: str, user: str, item: str, ts: 
     await topic_partitions(settings.kafka, [topic])
     async with producer(settings.kafka) as client:
         sent = await client.send_and_wait(
-            topic, encode_event(user, item, ts), key=user.encode(), timestamp_ms=ts, headers=JSON_HEADERS
+            topic,
+            encode_event(user, item, in_unit(ts, settings.input.ts_unit)),
+            key=user.encode(),
+            timestamp_ms=ts,
+            headers=JSON_HEADERS,
         )
     return sent.topic, sent.partition, sent.offset
