@@ -2,7 +2,8 @@
 
 Each system decodes JSON clicks, keeps each user's 32 newest items in durable keyed state, and writes one output an
 event (row `each`). Row `newest` is eddyline answering each user of a batch once; `trends` is row `each` with counts of
-what follows what as well, which no peer keeps and which are off in the others. eddyline besides fences its changelog
+what follows what as well, which no peer keeps and which are off in the others; `rekeyed` is it with events that are
+copied to a topic by user first, by the same worker. eddyline besides fences its changelog
 by transactions, keeps 128 interactions a user, and checks every event. `raw` is the floor: fetch and decode, no state
 and no outputs. `faust` is Faust as pip installs it, `faust_orjson` with the faster JSON that it takes where it finds
 it; `bytewax_memory` is Bytewax without durable state. What each peer does, and does not, is in its program's docstring
@@ -50,6 +51,7 @@ SYSTEMS = {
     "eddyline": System("eddyline_ingest.py", {"BENCH_ROW": "each", **NO_TRENDS}, peer=False),
     "newest": System("eddyline_ingest.py", {"BENCH_ROW": "newest", **NO_TRENDS}, peer=False, outputs=False),
     "trends": System("eddyline_ingest.py", {"BENCH_ROW": "each"}, peer=False),
+    "rekeyed": System("eddyline_ingest.py", {"BENCH_ROW": "each", "BENCH_REKEY": "1", **NO_TRENDS}, peer=False),
     "raw": System("peers/raw_loop.py", peer=False, outputs=False),
     "bytewax": System("peers/bytewax_app.py", {"BENCH_DURABLE": "1"}),
     "bytewax_memory": System("peers/bytewax_app.py", {"BENCH_DURABLE": "0"}),
@@ -123,6 +125,7 @@ async def prepare(kafka: KafkaConfig, environ: Mapping[str, str], run: str) -> N
         topics.TopicSpec(environ["BENCH_OUTPUT"], PARTITIONS),
         topics.TopicSpec(settings.topics.dead_letters, PARTITIONS),
         *topics.state_specs(settings.topics, run),
+        topics.events_spec(settings.topics),
         topics.TopicSpec(f"{run}-windows-changelog", PARTITIONS, compacted),
     ]
     await topics.create(kafka, wanted, 1)

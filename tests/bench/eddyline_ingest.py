@@ -28,6 +28,7 @@ from stream.kafka.batches import Record, plain, send
 from stream.process.memory import give_back
 from stream.process.monitor import Monitor
 from stream.process.worker import calm_collector
+from stream.rekey import Rekeying, rekeyed
 from stream.settings import load
 from stream.state import State
 from stream.trends import Trends
@@ -80,6 +81,9 @@ def mark(name: str, state: State) -> None:
 async def main() -> None:
     """Run until killed."""
     s = load(environ={name: value for name, value in os.environ.items() if name.startswith("EDDYLINE_")})
+    written = s.input
+    if "BENCH_REKEY" in os.environ:
+        s = s.model_copy(update={"input": rekeyed(written, s.topics)})
     intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None, None)
     intake.silence.paused = False  # there is nobody here who could say so
     state = intake.state
@@ -101,6 +105,10 @@ async def main() -> None:
 
     state.on_owned = claimed
     calm_collector()
+    if s.input is not written:
+        rekeying = Rekeying(s.kafka, s.topics, written, int(os.environ["BENCH_PARTITIONS"]), producer)
+        copying = asyncio.ensure_future(rekeying.run())
+        copying.add_done_callback(lambda ended: ended.result())
     await app.start()
     await assigned.wait()
     while not app.tables.actives_ready or app.rebalancing:
