@@ -104,7 +104,7 @@ def evaluate(
     from model.evaluation.report import as_dict, draw, of_values, plain, shown
     from model.evaluation.values import engines, told
 
-    found, world = _world(data, protocol, begin, k, keep)
+    found, world = world_of(data, protocol, begin, k, keep)
     splits = (begin - 0.05, begin, 1.0)
     named = models.split(",") if models else defaults(protocol, (world.train or TrainConfig()).model)
     if noise:
@@ -141,7 +141,9 @@ def evaluate(
         out.print(of_values(values))
 
 
-def _world(data: str, protocol: str, begin: float, k: int | None, keep: str | None) -> tuple[Dataset, World]:
+def world_of(
+    data: str, protocol: str = "temporal", begin: float = 0.9, k: int | None = None, keep: str | None = None
+) -> tuple[Dataset, World]:
     """The data set, and what methods may know of it, as the settings say."""
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
