@@ -192,14 +192,15 @@ def _reaching(location: str) -> Iterator[None]:
         raise ConfigError(
             f"{location} cannot be read: {error}", "install what reads it; for s3://: pip install 'eddyline[s3]'"
         ) from error
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{location} is no model folder: {error} is not there",
-            "upload the folder whole, manifest.json last, and announce it again",
-        ) from error
     except Exception as error:
+        cause = error.__cause__ or error  # fsspec calls whatever an HTTP server says, or does not say, a missing file
+        if isinstance(error, FileNotFoundError) and (cause is error or getattr(cause, "status", None) == 404):
+            raise ModelError(
+                f"{location} is no model folder: {error} is not there",
+                "upload the folder whole, manifest.json last, and announce it again",
+            ) from error
         raise ModelError(
-            f"{location} cannot be read: {type(error).__name__}: {error}",
+            f"{location} cannot be read: {type(cause).__name__}: {cause}",
             "check that this machine reaches it and may read it; where credentials are needed, they are those of its "
             "library (AWS_ACCESS_KEY_ID and so on), never part of the location",
         ) from error
