@@ -72,7 +72,6 @@ def list_(kafka: Bootstrap = None, as_json: Json = False) -> None:
     import json
 
     import msgspec
-    from rich.table import Table
 
     from stream.lists.release import known
 
@@ -86,12 +85,14 @@ def list_(kafka: Bootstrap = None, as_json: Json = False) -> None:
     if not found.versions:
         out.print("none yet: workers serve the fallback; announce one: eddyline release announce FOLDER")
         return
-    grid = Table(box=None, pad_edge=False)
-    for column in ("release", "stands as", "announced", "NDCG@10", "location"):
-        grid.add_column(column, no_wrap=True)
+    rows = [("release", "stands as", "announced", "NDCG@10", "location")]
     for one in found.versions:
-        grid.add_row(one.name, stands.get(one.version, ""), _when(one.announced), _quality(one.metrics), one.location)
-    out.print(grid)
+        stood = stands.get(one.version, "")
+        rows.append((one.name, stood, _when(one.announced), _quality(one.metrics), one.location))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.print(line.rstrip(), highlight=False, markup=False)
 
 
 @release.command()

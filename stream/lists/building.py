@@ -114,7 +114,10 @@ class Builder:
         Raises:
             HashCollisionError, EddylineError, IndexBuildError: it cannot be; what was served before may go on.
         """
-        catalog = Catalog.build(items if before is None else in_order(items, before.catalog.ids), version)
+        if before is not None and before.catalog.version == version:  # only a release has come or gone
+            catalog = before.catalog
+        else:
+            catalog = Catalog.build(items if before is None else in_order(items, before.catalog.ids), version)
         texts = self._texts(catalog)
         refused: dict[str, str] = {}
         models = self._models(releases, catalog, texts, self.online(catalog, snapshot), before, refused)
@@ -201,6 +204,8 @@ class Builder:
         """
         if self._read is None:
             vectors = self.encoder.encode(catalog.texts)
+        elif self._read[0] is catalog:
+            vectors = self._read[1]
         else:
             before, known = self._read
             rows = before.index_of(catalog.hashes)
