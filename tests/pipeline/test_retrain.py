@@ -14,6 +14,7 @@ import yaml
 
 from model import checkpoint
 from model.config import ModelConfig
+from model.mix import Mix
 from model.recommender import Recommender
 from tests.pipeline.harness import ITEMS, Deployment
 from tests.pipeline.test_errors import DATA, check_told
@@ -56,7 +57,7 @@ def test_cron_and_kubernetes_run_the_same() -> None:
 
 def test_what_the_cron_job_runs_trains_a_model_and_releases_it_and_refuses_a_worse_one(deployment: Deployment) -> None:
     torch.manual_seed(0)
-    poor = Recommender(ModelConfig(dim=16, layers=1, items=1)).eval()
+    poor = Recommender(ModelConfig(dim=16, layers=1, items=1, mix=Mix(online=0.0))).eval()  # counts alone would do
     poor.record = {"until": 0}
     checkpoint.save(deployment.folder / "poor", poor, NOW)
     announce = ("release", "announce", str(deployment.folder / "poor"))
