@@ -178,6 +178,7 @@ def _opened(location: str) -> tuple[Any, str]:
 
         options["client_kwargs"] = {"timeout": ClientTimeout(None, sock_connect=CONNECT_S, sock_read=READ_S)}
     files, root = url_to_fs(location, **options)
+    files.invalidate_cache()  # what was wrong the last time may have been mended
     return files, root.rstrip("/")
 
 
