@@ -141,6 +141,7 @@ def test_a_worse_release_is_refused_with_the_reason_unless_forced_while_the_old_
     shown = json.loads(deployment.cli("release", "show", "3", "--json").output)
     assert shown["metrics"]["gate"]["forced"] and shown["metrics"]["gate"]["against"] == "good@1"
     assert shown["data"] == "the same"
+    serves(worker, "worse@3")
     check_serves(deployment, worker, "worse@3", 1)
     assert worker.stop() == 0
 
