@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
+from stream.lists.depot import Depot
 from stream.lists.feedback import Reactions
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
@@ -45,6 +46,7 @@ class Outlet:
             settings.rank,
             settings.variants,
             settings.experiment,
+            Depot(settings.cache / "releases" / settings.topics.release),
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         on_loop = device == "cpu"
@@ -100,6 +102,7 @@ class Outlet:
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
             "variants": served.named() if served else {},
+            "refused": self.serving.refused,
             "index": served.first.index.index.stats() if served else None,
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),

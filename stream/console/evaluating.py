@@ -107,7 +107,7 @@ def evaluate(
     from model.evaluation.report import as_dict, draw, drawable, of_values, plain, shown
     from model.evaluation.values import engines, told
 
-    found, world = _world(data, protocol, begin, k, keep, shards)
+    found, world = world_of(data, protocol, begin, k, keep, shards)
     splits = (begin - 0.05, begin, 1.0)
     named = named_in(models) or defaults(protocol, (world.train or TrainConfig()).model)
     if noise:
@@ -150,8 +150,13 @@ def named_in(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
 
 
-def _world(
-    data: str, protocol: str, begin: float, k: int | None, keep: str | None, shards: int
+def world_of(
+    data: str,
+    protocol: str = "temporal",
+    begin: float = 0.9,
+    k: int | None = None,
+    keep: str | None = None,
+    shards: int = 1,
 ) -> tuple[Dataset, World]:
     """The data set, and what methods may know of it, as the settings say."""
     from model.encoder import TextEncoder
