@@ -48,7 +48,7 @@ class Archive:
     `records` that were read, of `size` bytes with their keys; of these `unreadable` are no events, `outside` lie
     outside the range by their own time, and `repeats` were there already. `described`: items that the catalogue had by
     then; `lent`: those of which only later texts are left. `fetching`: CPU seconds of fetching, before anything was
-    decoded. `partitions`: of an input topic, the greatest count.
+    decoded. `partitions`: of an input topic, the greatest count; `share`: how many of all partitions were read.
     """
 
     data: Dataset
@@ -61,6 +61,7 @@ class Archive:
     lent: int
     fetching: float
     partitions: int
+    share: float = 1.0
 
 
 async def history(
@@ -69,16 +70,19 @@ async def history(
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     also: OnRecords | None = None,
+    most: int | None = None,
 ) -> Archive:
     """Events of since <= time < until (ms; None: all there are) with all that was known of items and users then.
 
-    `also` is handed every batch as well. Nothing is written to the broker, and nothing is committed.
+    `also` is handed every batch as well. most: only so many partitions of each topic are read, and the users in them
+    with all that they did. Nothing is written to the broker, and nothing is committed.
 
     Raises:
         TopicError: an input topic is not there, or may not be read.
         LogError: there is no event in the range.
     """
-    tps = await _inputs(settings)
+    every = await _inputs(settings)
+    tps = [tp for tp in every if most is None or tp.partition < most]
     kept = Columns(settings.input, since, until)
 
     def on_records(tp: TopicPartition, records: Sequence[Any]) -> None:
@@ -104,7 +108,8 @@ async def history(
         items.described,
         items.lent,
         spent.fetching,
-        max(tp.partition for tp in tps) + 1,
+        max(tp.partition for tp in every) + 1,
+        len(tps) / len(every),
     )
     return _told(found, settings, kept.first_bad)
 

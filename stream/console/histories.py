@@ -52,12 +52,12 @@ class Wanted(NamedTuple):
         return Wanted(data, first, end, kafka)
 
 
-def archived(wanted: Wanted, also: OnRecords | None = None) -> Archive:
-    """The range of the input topics; `also` is handed every batch of it."""
+def archived(wanted: Wanted, also: OnRecords | None = None, most: int | None = None) -> Archive:
+    """The range of the input topics, of `most` partitions each; `also` is handed every batch of it."""
     from stream.archive import history
 
     with progress("reading the topics") as bar:
-        return run(history(settings(wanted.kafka), wanted.since, wanted.until, bar, also))
+        return run(history(settings(wanted.kafka), wanted.since, wanted.until, bar, also, most))
 
 
 def catalogued(wanted: Wanted, group: Group | None = None) -> tuple[Dataset, Catalog]:

@@ -155,8 +155,9 @@ def _made(
         raise checkpoint.ModelFolderError(f"{path}: exists and is no model folder; name another with --out")
     board = Board(Path(tensorboard)) if tensorboard and group.first else None
     found, catalog = catalogued(wanted, group)
-    events = as_history(found.events)
-    events = human(events.take(slice(0, int(end * len(events)))), settings().trends.variation)
+    # The share is of events as they are: an evaluation of the rest cuts there too.
+    events = as_history(found.events.take(slice(0, int(end * len(found.events)))))
+    events = human(events, settings().trends.variation)
     named = checkpoint.data_hash(events)
     adapter = parent.model.adapter if parent else _adapter(events, catalog, config, group)
     texts = texts_of(found, catalog, config.device, adapter)
