@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from aiokafka import AIOKafkaProducer
 from safetensors.numpy import load_file
 
 from model.catalog import Catalog, Item
@@ -204,6 +205,21 @@ def test_what_is_no_event_is_left_out_and_told_and_other_codings_are_read(deploy
     assert np.isnan(events.value[0]) and events.value[1] == 2.5
     assert found.unreadable == 2 and "2 records are no events" in " ".join(found.data.notes)
     assert found.data.items["8"] == Item("8", "8") and found.data.items["i1"].title == ITEMS[1].title
+
+
+def test_what_a_transaction_took_back_was_never_there(deployment: Deployment) -> None:
+    topic = deployment.settings.input.topics["click"]
+
+    async def write() -> None:
+        producer = AIOKafkaProducer(**deployment.settings.kafka.producer(), transactional_id=f"{topic}-writer")
+        async with producer:
+            for n, keep in enumerate((True, False)):
+                await producer.begin_transaction()
+                await producer.send_and_wait(topic, _event("u", f"i{n}", T0), key=b"u", timestamp_ms=T0)
+                await (producer.commit_transaction() if keep else producer.abort_transaction())
+
+    run(write())
+    assert read(deployment).data.events.item.tolist() == ["i0"]
 
 
 def test_a_range_without_events_says_what_it_has_and_what_to_do(deployment: Deployment) -> None:

@@ -207,12 +207,15 @@ def test_a_topic_that_may_be_seen_and_not_read_is_told_with_what_to_allow(
 
 def test_it_is_told_in_tables_with_how_each_figure_came(deployment: Deployment) -> None:
     deployment.send(some_shop(40, 20))
-    ran = deployment.cli("trial", "--since", SINCE, "--no-tune")
+    small = {"EPOCHS": "1", "MODEL__SHORT_TERM": "cnn", "MODEL__DIM": "16", "MODEL__LAYERS": "1"}
+    asked = {f"EDDYLINE_TRAIN__{name}": value for name, value in small.items()}
+    ran = deployment.cli("trial", "--since", SINCE, "--no-tune", "--train", **asked)
     assert ran.code == 0, ran.output
     output = re.sub(r"[│\s]+", " ", ran.output)  # cells are broken over lines
     for words in (
         "how often the next item is among ten",
         "eddyline less the others, paired by user",
+        "cnn/pooled/attention",
         "a row for each of 40 users, once compacted",
         "your events, fetched, decoded and applied just now",
         "intervals are wide",
