@@ -69,8 +69,10 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def measured(found: Archive, sample: Sample, settings: Settings, device: str, base: int) -> Costs:
-    """What the archive's events cost; base: what was resident before anything was read."""
+def measured(
+    found: Archive, items: Mapping[str, Item], sample: Sample, settings: Settings, device: str, base: int
+) -> Costs:
+    """What the archive's events cost, with lists of these items; base: bytes resident before anything was read."""
     applying = _applying(sample, settings)
     columns, trends, flushed = _state(found.data.events, settings)
     rows = columns.of(0)
@@ -78,7 +80,7 @@ def measured(found: Archive, sample: Sample, settings: Settings, device: str, ba
     packed = [len(user) + len(row) for user, row in pack(columns, rows)]
     packing = (time.process_time() - began) / len(rows)
     before = resident()
-    listing, size = _listing(_items(found), columns, trends, settings, device)
+    listing, size = _listing(items, columns, trends, settings, device)
     return Costs(
         fetching=found.fetching / found.records,
         applying=applying,
@@ -160,7 +162,7 @@ def _decoded(events: Events, first: int, weights: np.ndarray) -> Decoded:
     )
 
 
-def _items(found: Archive) -> dict[str, Item]:
+def listed(found: Archive) -> dict[str, Item]:
     """Items to make lists of."""
     items = found.data.items
     if found.described or found.lent or len(items) <= UNDESCRIBED:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 
 from stream.console.common import Bootstrap, Json, err, out, progress, settings
 from stream.console.histories import TOPICS, Until, Wanted, archived
+from stream.console.training import texts_of
 
 if TYPE_CHECKING:
     from model.evaluation.tables import Table
@@ -55,18 +56,22 @@ def trial(
     """Try eddyline on your own topics: how good lists would be, and what machines it would take. Leave to read the
     topics of [input.topics] is enough, for nothing is written or committed. Example: eddyline trial --since 30d
     """
+    from model.catalog import Catalog
+    from model.history import ACTION_CODE
     from stream.lists.serving import pick_device
     from stream.sizing import needs, rates
-    from stream.trial import Sample, measured, resident
+    from stream.trial import Sample, listed, measured, resident
 
     base, sample = resident(), Sample()
     found = archived(Wanted.of(TOPICS, since, until, kafka), sample, most)
     for note in found.data.notes:
         err.print(note, highlight=False, markup=False)
     s = settings(kafka)
-    costs = measured(found, sample, s, pick_device(s.recommend.device), base)
+    items, device = listed(found), pick_device(s.recommend.device)
+    texts_of(replace(found.data, items=items), Catalog.build(items), device)  # they are kept, and this may take minutes
+    costs = measured(found, items, sample, s, device, base)
     quality, every = _quality(found, train, tune)
-    speaks = {code for action, code in _codes(s.input.topics) if s.emit.speaks_on(action)}
+    speaks = {ACTION_CODE[action] for action in s.input.topics if s.emit.speaks_on(action)}
     r = rates(found.data.events, found.size / found.records, speaks, s, found.share)
     needed = needs(r, costs)
     notes = _notes(found, quality, every)
@@ -75,17 +80,10 @@ def trial(
         return
     if quality is not None:
         out.print(_methods(quality))
-        if (grid := _differences(quality)) is not None:
-            out.print(grid)
+        out.print(_differences(quality))
     out.print(_sizes(r, costs, needed, found))
     for note in notes:
         out.print(note, highlight=False, markup=False)
-
-
-def _codes(topics: dict[str, str]) -> list[tuple[str, int]]:
-    from model.history import ACTION_CODE
-
-    return [(action, ACTION_CODE[action]) for action in topics]
 
 
 def _quality(found: Archive, train: bool, tune: bool) -> tuple[Table | None, int]:
@@ -178,7 +176,7 @@ def _ours(table: Table) -> list[str]:
     return [name for name in table.answers if name not in BASELINES]
 
 
-def _differences(table: Table) -> Grid | None:
+def _differences(table: Table) -> Grid:
     grid = Grid(title=f"hr@{table.k}: eddyline less the others, paired by user", title_justify="left")
     for column in ("", *BASELINES):
         grid.add_column(column)
