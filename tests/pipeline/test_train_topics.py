@@ -163,15 +163,23 @@ def test_nothing_of_later_is_in_a_training_set_of_before(deployment: Deployment,
 def test_each_question_is_asked_as_if_nothing_after_it_had_happened(deployment: Deployment, shop: Path) -> None:
     replayed(deployment, shop)
     data = read(deployment).data
-    whole, line = training_set(data), data.events
-    for end in (200, 500, 800):
-        part = training_set(replace(data, events=line.take(slice(0, end))))
-        inside = np.flatnonzero(whole.events < end)
-        for name in ("rows", "actions", "times", "values", "wanted", "target", "events"):
-            np.testing.assert_array_equal(getattr(whole, name)[inside], getattr(part, name), name)
-        profiled = zip(whole.profile[inside].tolist(), part.profile.tolist(), strict=True)
-        for w, p in profiled:
-            np.testing.assert_array_equal(whole.profiles[w], part.profiles[p])
+    events, whole = data.events, training_set(data)
+    users = sorted(set(events.user))
+    profiled = 0
+    for asked in np.flatnonzero(np.diff(events.ts) > 0) + 1:  # what is altered then stays behind what is not
+        item, value = events.item.copy(), events.value.copy()
+        item[asked:], value[asked:] = "i0", -1.0
+        other = training_set(replace(data, events=replace(events, item=item, value=value)))
+        user = str(events.user[asked])
+        older = int((events.user[:asked] == user).sum())
+        here, there = (s.starts[users.index(user)] for s in (whole, other))
+        for name in ("rows", "actions", "times", "values", "wanted"):
+            before, also = getattr(whole, name)[here : here + older], getattr(other, name)[there : there + older]
+            np.testing.assert_array_equal(before, also, name)
+        of_whole, of_other = (s.profiles[s.profile[p + older]] for s, p in ((whole, here), (other, there)))
+        np.testing.assert_array_equal(of_whole, of_other)
+        profiled += len(of_whole) > 0
+    assert profiled > 5
 
 
 def test_an_event_is_in_the_range_by_its_own_time_however_late_it_arrived(deployment: Deployment) -> None:
