@@ -185,8 +185,8 @@ def test_each_question_is_asked_as_if_nothing_after_it_had_happened(deployment: 
 def test_an_event_is_in_the_range_by_its_own_time_however_late_it_arrived(deployment: Deployment) -> None:
     topic = deployment.settings.input.topics["click"]
     raw: list[Raw] = [(topic, b"u", _event("u", f"i{n}", T0 + n * 1000), T0 + n * 1000, []) for n in range(10)]
-    raw.append((topic, b"u", _event("u", "i15", T0 + 4500), T0 + 900_000, []))  # late by a quarter of an hour
     raw.append((topic, b"u", _event("u", "i16", T0 + 500_000), T0 + 3000, []))  # its clock is ahead, as is allowed
+    raw.append((topic, b"u", _event("u", "i15", T0 + 4500), T0 + 900_000, []))  # late by a quarter of an hour
     deployment.send_raw(raw)
     found = read(deployment, T0 + 3000, T0 + 7000).data
     assert found.events.item.tolist() == ["i3", "i4", "i15", "i5", "i6"]
