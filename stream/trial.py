@@ -22,7 +22,6 @@ from model.dataset import Events, numbered
 from model.encoder import TextEncoder
 from model.history import ACTION_CODE, item_hashes, weight_table
 from stream.answers.progress import Trigger, Waiting
-from stream.archive import Archive
 from stream.events import Decoder
 from stream.events import Events as Decoded
 from stream.lists.building import Builder, Served
@@ -33,6 +32,7 @@ from stream.lists.telling import records, told
 from stream.lists.variants import ONLY, Split, VariantConfig
 from stream.settings import Settings
 from stream.sizing import Costs
+from stream.topicdata import TopicData
 from stream.trends import PartitionTrends, Trends
 from stream.windows import window
 from stream.windows.columns import Columns
@@ -70,9 +70,9 @@ def resident() -> int:
 
 
 def measured(
-    found: Archive, items: Mapping[str, Item], sample: Sample, settings: Settings, device: str, base: int
+    found: TopicData, items: Mapping[str, Item], sample: Sample, settings: Settings, device: str, base: int
 ) -> Costs:
-    """What the archive's events cost, with lists of these items; base: bytes resident before anything was read."""
+    """What these events cost, with lists of these items; base: bytes resident before anything was read."""
     applying = _applying(sample, settings)
     columns, trends, flushed = _state(found.data.events, settings)
     rows = columns.of(0)
@@ -162,7 +162,7 @@ def _decoded(events: Events, first: int, weights: np.ndarray) -> Decoded:
     )
 
 
-def listed(found: Archive) -> dict[str, Item]:
+def listed(found: TopicData) -> dict[str, Item]:
     """Items to make lists of."""
     items = found.data.items
     if found.described or found.lent or len(items) <= UNDESCRIBED:

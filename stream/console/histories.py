@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from model.catalog import Catalog
     from model.dataset import Dataset
     from model.parallel import Group
-    from stream.archive import Archive
     from stream.kafka.reading import OnRecords
+    from stream.topicdata import TopicData
 
 TOPICS = "topics"
 
@@ -52,12 +52,12 @@ class Wanted(NamedTuple):
         return Wanted(data, first, end, kafka)
 
 
-def archived(wanted: Wanted, also: OnRecords | None = None, most: int | None = None) -> Archive:
+def from_topics(wanted: Wanted, also: OnRecords | None = None, most: int | None = None) -> TopicData:
     """The range of the input topics, of `most` partitions each; `also` is handed every batch of it."""
-    from stream.archive import history
+    from stream.topicdata import read_topics
 
     with progress("reading the topics") as bar:
-        return run(history(settings(wanted.kafka), wanted.since, wanted.until, bar, also, most))
+        return run(read_topics(settings(wanted.kafka), wanted.since, wanted.until, bar, also, most))
 
 
 def catalogued(wanted: Wanted, group: Group | None = None) -> tuple[Dataset, Catalog]:
@@ -70,7 +70,7 @@ def catalogued(wanted: Wanted, group: Group | None = None) -> tuple[Dataset, Cat
         found = _from_files(wanted)
     else:
         first = group is None or group.first
-        read = archived(wanted).data if first else None
+        read = from_topics(wanted).data if first else None
         found = read if group is None else group.agreed(read)
         assert found is not None
     for note in (found.licence, *found.notes):

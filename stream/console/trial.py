@@ -16,13 +16,13 @@ import typer
 from rich.table import Table as Grid
 
 from stream.console.common import Bootstrap, Json, err, out, progress, settings
-from stream.console.histories import TOPICS, Until, Wanted, archived
+from stream.console.histories import TOPICS, Until, Wanted, from_topics
 from stream.console.training import texts_of
 
 if TYPE_CHECKING:
     from model.evaluation.tables import Table
-    from stream.archive import Archive
     from stream.sizing import Costs, Needs, Rates
+    from stream.topicdata import TopicData
 
 FEW = 1000
 """Events below which an interval says little."""
@@ -63,7 +63,7 @@ def trial(
     from stream.trial import Sample, listed, measured, resident
 
     base, sample = resident(), Sample()
-    found = archived(Wanted.of(TOPICS, since, until, kafka), sample, most)
+    found = from_topics(Wanted.of(TOPICS, since, until, kafka), sample, most)
     for note in found.data.notes:
         err.print(note, highlight=False, markup=False)
     s = settings(kafka)
@@ -86,7 +86,7 @@ def trial(
         out.print(note, highlight=False, markup=False)
 
 
-def _quality(found: Archive, train: bool, tune: bool) -> tuple[Table | None, int]:
+def _quality(found: TopicData, train: bool, tune: bool) -> tuple[Table | None, int]:
     """What `eddyline evaluate` says, and that every so many-th question was asked; None where there is none to ask."""
     from model.catalog import Catalog
     from model.config import TrainConfig
@@ -110,7 +110,7 @@ def _quality(found: Archive, train: bool, tune: bool) -> tuple[Table | None, int
     return tables["temporal"][0], every
 
 
-def _notes(found: Archive, quality: Table | None, every: int) -> list[str]:
+def _notes(found: TopicData, quality: Table | None, every: int) -> list[str]:
     """What a reader should know before believing any of it."""
     notes, n = [], len(found.data.events)
     if found.share < 1:
@@ -144,7 +144,7 @@ def _notes(found: Archive, quality: Table | None, every: int) -> list[str]:
     return notes
 
 
-def _read(found: Archive) -> str:
+def _read(found: TopicData) -> str:
     """How many partitions were read."""
     return f"{round(found.share * found.partitions)} of {found.partitions}"
 
@@ -186,7 +186,7 @@ def _differences(table: Table) -> Grid:
     return grid
 
 
-def _sizes(r: Rates, c: Costs, n: Needs, found: Archive) -> Grid:
+def _sizes(r: Rates, c: Costs, n: Needs, found: TopicData) -> Grid:
     hour = "busiest hour" if r.days > 1 / 24 else "whole range"
     title = f"what {_rate(r.mean)} events a second need, {_rate(r.peak)} in the {hour}"
     grid = Grid(title=title, title_justify="left")
@@ -200,7 +200,7 @@ def _sizes(r: Rates, c: Costs, n: Needs, found: Archive) -> Grid:
 Row = tuple[str, str, str]
 
 
-def _machines(r: Rates, c: Costs, n: Needs, found: Archive, hour: str) -> Iterator[Row]:
+def _machines(r: Rates, c: Costs, n: Needs, found: TopicData, hour: str) -> Iterator[Row]:
     yield "cores, busy", _rate(n.cores), f"rates of the {hour} times the costs below"
     spare = "; a second one takes over at once where one stops" if n.workers == 1 else ""
     yield "workers", f"{n.workers}", f"each busy for half of a core at the most{spare}"
@@ -244,7 +244,7 @@ def _bytes(n: float) -> str:
 
 
 def _as_dict(
-    table: Table | None, every: int, r: Rates, c: Costs, n: Needs, found: Archive, notes: list[str]
+    table: Table | None, every: int, r: Rates, c: Costs, n: Needs, found: TopicData, notes: list[str]
 ) -> dict[str, Any]:
     """All of it in plain values, an interval as [mean, low, high]."""
     from model.evaluation.report import plain

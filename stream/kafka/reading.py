@@ -1,6 +1,6 @@
 """Reading a range of partitions once, as someone who only looks: no group, no commit, nothing written.
 
-For history that is read back (`stream.archive`). Whole batches of committed records are handed over, in the order of
+For history that is read back (`stream.topicdata`). Whole batches of committed records are handed over, in the order of
 each partition; what they mean is the caller's. It needs leave to read and to describe the topics, and no other.
 """
 

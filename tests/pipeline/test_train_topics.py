@@ -25,10 +25,10 @@ from model.longterm.pooled import Pooled
 from model.people import Person
 from model.replay import timeline
 from model.sequences import Sequences, sequences
-from stream.archive import Archive, history
 from stream.errors import LogError
 from stream.kafka.batches import Out
 from stream.replay import publish, publish_items, publish_people
+from stream.topicdata import TopicData, read_topics
 from tests.pipeline import topics_io
 from tests.pipeline.harness import ITEMS, Deployment, run
 from tests.pipeline.topics_io import Raw
@@ -77,8 +77,8 @@ def describe(deployment: Deployment, items: Sequence[tuple[str, Item | None]], w
     run(topics_io.send_raw_to(deployment.settings, deployment.settings.topics.catalog, 0, outs))
 
 
-def read(deployment: Deployment, since: int | None = None, until: int | None = None) -> Archive:
-    return run(history(deployment.settings, since, until))
+def read(deployment: Deployment, since: int | None = None, until: int | None = None) -> TopicData:
+    return run(read_topics(deployment.settings, since, until))
 
 
 def training_set(data: Dataset, end: int | None = None) -> Sequences:

@@ -23,11 +23,11 @@ from confluent_kafka.admin import (
 
 import stream.dev.broker as local
 from model.history import ACTION_NAME
-from stream.archive import history
 from stream.dev.broker import LocalBroker
 from stream.dev.processes import free_port
 from stream.dev.properties import server_properties
 from stream.replay import partition_of
+from stream.topicdata import read_topics
 from tests.chaos import admin
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Ran, Sent, run
 
@@ -126,7 +126,7 @@ def everything(address: str) -> dict[str, Any]:
 
 def exported(deployment: Deployment, folder: Path) -> Path:
     """The events as a folder, with what is known of items."""
-    data = run(history(deployment.settings)).data
+    data = run(read_topics(deployment.settings)).data
     events = data.events
     folder.mkdir()
     names = [ACTION_NAME[code] for code in events.action.tolist()]

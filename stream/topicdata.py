@@ -1,4 +1,4 @@
-"""History read back out of its topics, as the data set that a training, an evaluation or a trial is made of.
+"""The input topics, or a range of them, as the data set that a training, an evaluation or a trial is made of.
 
 Not a store, and nobody's group: partitions are read as someone who only looks does (`stream.kafka.reading`). What is an
 event is decided by the worker's own decoder, so what a worker would bury is left out here, and counted. An event is in
@@ -30,9 +30,6 @@ from stream.kafka.reading import OnRecords, read
 from stream.kafka.topics import partitions
 from stream.settings import Settings
 
-TOPICS = "topics"
-"""In place of a folder: the input topics themselves."""
-
 
 class Told(msgspec.Struct, gc=False):
     """Of an event, what a worker does not keep: the item's own id, for state has its hash, and a value."""
@@ -42,7 +39,7 @@ class Told(msgspec.Struct, gc=False):
 
 
 @dataclass(frozen=True, eq=False)
-class Archive:
+class TopicData:
     """A range of the input topics as a data set, and what reading it came to.
 
     `records` that were read, of `size` bytes with their keys; of these `unreadable` are no events, `outside` lie
@@ -64,14 +61,14 @@ class Archive:
     share: float = 1.0
 
 
-async def history(
+async def read_topics(
     settings: Settings,
     since: int | None = None,
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     also: OnRecords | None = None,
     most: int | None = None,
-) -> Archive:
+) -> TopicData:
     """Events of since <= time < until (ms; None: all there are) with all that was known of items and users then.
 
     `also` is handed every batch as well. most: only so many partitions of each topic are read, and the users in them
@@ -98,8 +95,8 @@ async def history(
         raise _nothing(settings, kept)
     items = Items(await items_of(settings, until), kept.met, int(events.ts[0]))
     people = await people_of(settings, until)
-    found = Archive(
-        Dataset(TOPICS, "as its owner says", events, items.items, (), people),
+    found = TopicData(
+        Dataset("topics", "as its owner says", events, items.items, (), people),
         kept.records,
         kept.size,
         kept.unreadable,
@@ -237,7 +234,7 @@ def _nothing(settings: Settings, kept: Columns) -> LogError:
     )
 
 
-def _told(found: Archive, settings: Settings, bad: Bad | None) -> Archive:
+def _told(found: TopicData, settings: Settings, bad: Bad | None) -> TopicData:
     """The same, with what must be said of it as notes."""
     events = found.data.events
     first, last = int(events.ts[0]), int(events.ts[-1])
