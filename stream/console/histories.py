@@ -89,8 +89,12 @@ def _from_files(wanted: Wanted) -> Dataset:
     found = load(wanted.data, settings().cache)
     if wanted.since is None and wanted.until is None:
         return found
-    ts = found.events.ts
-    inside = (ts >= (wanted.since or 0)) & (ts < (wanted.until or np.iinfo(np.int64).max))
+    ts, ever = found.events.ts, np.iinfo(np.int64)
+    first, end = (
+        (ever.min if wanted.since is None else wanted.since),
+        (ever.max if wanted.until is None else wanted.until),
+    )
+    inside = (ts >= first) & (ts < end)
     if not inside.any():
         raise DatasetError(f"{wanted.data}: no event is in the range; its times are {ts[0]} to {ts[-1]}, milliseconds")
     return replace(found, events=found.events.take(np.flatnonzero(inside)))

@@ -31,7 +31,7 @@ Tell = Callable[[dict[str, Any]], None]
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder; or leave it out:"),
+        typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder; none with --from-topics."),
     ] = None,
     from_topics: Annotated[
         bool,
