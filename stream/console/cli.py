@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, replaying, running, topics, training
+from stream.console import broker, data, evaluating, models, replaying, running, topics, training, trial
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ for command in (
     running.resume,
     training.train,
     evaluating.evaluate,
+    trial.trial,
     running.tail,
 ):
     app.command()(command)

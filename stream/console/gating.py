@@ -73,11 +73,12 @@ def _verdict(folder: Path, standing: Release | None, depot: Depot, data: str | N
     from model import checkpoint
     from model.evaluation.gate import judge, recorded
     from stream.console.evaluating import world_of
+    from stream.console.histories import Wanted, catalogued
 
     candidate = checkpoint.load(folder)
     if data is not None:
         running = checkpoint.load(depot.at(standing)) if standing is not None else None
-        _, world = world_of(data)
+        world = world_of(*catalogued(Wanted(data)))
         with progress("gate") as bar:
             return judge(world, candidate, running, bar)
     if standing is None:
