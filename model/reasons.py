@@ -273,7 +273,7 @@ def left_out(
         return out
     short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
     if fused.without is not None:
-        others = fused.without().cpu().numpy()
+        others = fused.without.cpu().numpy()
     else:
         others = np.zeros((*there.shape, whole.shape[1]), np.float32)
         others[user, place] = encode_window(*_without(window, rows, user, place + first))
