@@ -161,7 +161,9 @@ class Recommender(nn.Module):
         there_BK = rows_BK >= 0
         times_BK = torch.from_numpy(window.times).to(device)
         actions_BK = torch.from_numpy(window.actions.astype(np.int64)).to(device)
-        read = items[rows_BK.clamp(min=0)] * there_BK[..., None], actions_BK, times_BK, there_BK
+        # what is not there reads row 0, and is zero as soon as it has entered (`ShortTerm.entered`)
+        items_BKD = items.index_select(0, rows_BK.clamp(min=0).flatten()).view(*rows_BK.shape, -1)
+        read = items_BKD, actions_BK, times_BK, there_BK
         short_BD, without = self.short.followed(*read) if explained else (self.short(*read, last=True), None)
         long_BSD, mask_BS = self._projected(profiles, device)
         facts_B2 = fusion.window_facts(times_BK, there_BK)[:, -1]

@@ -11,7 +11,6 @@ of these are asked for: the last of the whole, and of each way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,7 +128,7 @@ class Ways:
 
 
 @lru_cache
-def _ways(together: tuple[Iterable[int], ...], length: int, device: torch.device) -> Ways:
+def _ways(together: tuple[range, ...], length: int, device: torch.device) -> Ways:
     groups, read = [], []
     for ways in together:
         first = min(ways)

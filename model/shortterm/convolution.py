@@ -41,7 +41,7 @@ class CnnEncoder(ShortTerm):
         net = self.states.net
         assert isinstance(net, nn.LSTM)
         given = items_BKD, actions_BK, times_BK, there_BK
-        x_BKD, ways = self.entered(*given), Ways.of(*there_BK.shape, there_BK.device)
+        x_BKD, ways = self.entered(*given), Ways.of(len(there_BK), there_BK.shape[1], there_BK.device)
         x_BPD = ways.entered(x_BKD, self.entered(*(part[:, -NEWEST - 1 :] for part in given), back=2))
         for layer in self.layers:
             assert isinstance(layer, Convolution)
