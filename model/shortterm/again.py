@@ -128,6 +128,7 @@ class Ways:
 
 
 @lru_cache
+@torch.inference_mode(False)  # kept for all: whoever computes gradients can use no tensor that was made in inference
 def _ways(together: tuple[range, ...], length: int, device: torch.device) -> Ways:
     groups, read = [], []
     for ways in together:
@@ -147,6 +148,7 @@ def _ways(together: tuple[range, ...], length: int, device: torch.device) -> Way
 
 
 @lru_cache
+@torch.inference_mode(False)
 def _on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """i64, made once for a device."""
     return torch.tensor(numbers, device=device)

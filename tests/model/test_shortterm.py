@@ -163,3 +163,12 @@ def test_the_default_encoder_reads_no_window_twice():
     torch.manual_seed(0)
     default = shortterm.make(ModelConfig(dim=D)).eval()
     assert default.followed(*windows())[1] is not None
+
+
+def test_a_window_can_be_read_again_after_others_were_in_inference():
+    default = shortterm.make(ModelConfig(dim=D)).eval()
+    for mode in (True, False):  # what is made once for both
+        with torch.inference_mode(mode):
+            without = default.followed(*windows())[1]
+    assert without is not None
+    assert without.requires_grad
