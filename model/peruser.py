@@ -88,7 +88,7 @@ class PerUser:
 
     def _sought(
         self, rows: NDArray[np.integer], of: NDArray[np.integer] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
         of = np.arange(len(rows)) if of is None else of
         place, found = self.find(of[:, None] * self.items + rows)
         return place, found & (rows >= 0)

@@ -221,7 +221,9 @@ class Reasoner:
         wide = rows.shape[1]
         same = (rows[:, :, None] == rows[:, None, :]) & (rows >= 0)[:, None, :]
         # an item met several times is one reason, at its newest place
-        newest = (wide - 1 - same[..., ::-1].argmax(2) == np.arange(wide)) & (rows >= 0)
+        newest = rows >= 0
+        if wide:
+            newest &= wide - 1 - same[..., ::-1].argmax(2) == np.arange(wide)
         summed = np.where(newest[..., None], same.astype(np.float32) @ evidence, 0)
         total = np.maximum(evidence.sum(1) + others.sum(1), 1e-9)
         shares = np.concatenate([summed, others], axis=1) / total[:, None]
