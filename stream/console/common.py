@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -41,6 +43,38 @@ def settings(kafka: str | None = None, **flags: Any) -> Settings:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000}
+
+
+def when(text: str | None, now_ms: int, option: str = "--since") -> int | None:
+    """A time as someone types it, in milliseconds since 1970: ISO 8601 (UTC unless it says otherwise), milliseconds, or
+    a duration such as 7d, 36h or 90m, which is so long before `now_ms`. None stays None.
+
+    Raises:
+        typer.BadParameter: it is none of these, or digits that may be a date or seconds as well.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    if ago := re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", text, re.ASCII):
+        return now_ms - round(float(ago[1]) * UNITS_MS[ago[2]])
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        if 8 <= len(text) <= 10:
+            raise typer.BadParameter(
+                f"{text!r} may be a date, seconds or milliseconds; write 2026-11-01, or milliseconds in 13 digits",
+                param_hint=option,
+            )
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text!r} is no time; write 2026-11-01T00:00, milliseconds since 1970, or 7d, 36h, 90m for so long ago",
+            param_hint=option,
+        ) from error
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def quiet() -> None:
