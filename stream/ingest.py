@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -34,12 +35,36 @@ WAITING_HIGH = 50_000
 """Users who wait for a list before input is paused; a newer event of one who waits adds nothing."""
 
 
+class Stop(NamedTuple):
+    """Where reading of a partition ends: at `until`, once the record before `last` is applied. Between the two lie none
+    that will be delivered: a transaction's markers are offsets too.
+    """
+
+    last: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What of the topics is read, and who hears of it; by default all of it, for ever, and whoever it touches.
+
+    `silent_until`: next offsets up to which state advances without lists. `stops`: partitions of which no more is
+    read. `mute`: nobody is answered, and what is owed stays so. `requests`: whether these are read. `into`: the topic
+    of lists, in place of the deployment's.
+    """
+
+    silent_until: Mapping[TP, int] = field(default_factory=dict)
+    stops: Mapping[TP, Stop] = field(default_factory=dict)
+    mute: bool = False
+    requests: bool = True
+    into: str | None = None
+
+
 class Ingest:
     """Applies fetched batches to the state.
 
     Args:
         requests: the topic of requests.
-        silent_until: next offsets up to which state advances without lists (a backfill's range).
     """
 
     def __init__(
@@ -54,7 +79,7 @@ class Ingest:
         group: str,
         monitor: Monitor,
         wake: Callable[[], None],
-        silent_until: dict[TP, int] | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self._decoders = {topic: Decoder(action, config) for action, topic in config.topics.items()}
         self._speaks = {topic: emit.speaks_on(action) for action, topic in config.topics.items()}
@@ -67,7 +92,9 @@ class Ingest:
         self._group = group
         self._monitor = monitor
         self._wake = wake
-        self._silent_until = silent_until or {}
+        self._reading = reading or Reading()
+        self.ended: set[TP] = set()
+        """Partitions that have been read up to their stop."""
         self._burials: set[asyncio.Task] = set()
 
     async def agent(self, stream: Any) -> None:
@@ -92,6 +119,9 @@ class Ingest:
             self._asked(tp, records)
             return
         arrived, first = time.monotonic(), records[0].offset
+        stop = self._reading.stops.get(tp)
+        if stop is not None and not (records := self._before(tp, stop, records)):
+            return
         quiet = self._debts.quiet(tp, first)
         events, bad = self._decoders[tp.topic].decode(records)
         trends = state.trends.config
@@ -101,9 +131,9 @@ class Ingest:
             counts = applied.counted
             state.trends[tp.partition].count(events.items[counts], events.times[counts], applied.pairs)
             state.trends.changed()
-        next_offset = records[-1].offset + 1
+        next_offset = stop.until if stop is not None and tp in self.ended else records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)
-        if self._speaks[tp.topic] and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
+        if self._speaks[tp.topic] and next_offset > self._reading.silent_until.get(tp, 0) and len(applied.rows):
             if quiet:
                 state.progress.owe(tp, first)
             else:
@@ -112,6 +142,17 @@ class Ingest:
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)
+
+    def _before(self, tp: TP, stop: Stop, records: Sequence[Any]) -> Sequence[Any]:
+        """Those of a batch that lie before the stop; where it is reached, the partition has ended."""
+        if records[-1].offset + 1 < stop.last:
+            return records
+        self.ended.add(tp)
+        records = [record for record in records if record.offset < stop.last]
+        if not records:  # what there was has gone meanwhile, or all was read before
+            self._state.progress.applied(tp, stop.until, stop.until)
+            self._monitor.ingested(tp, 0, 0, stop.until, 0.0)
+        return records
 
     def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
         """Let the touched users wait for a list."""

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, running, topics, training
+from stream.console import broker, data, evaluating, history, models, running, topics, training
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ for command in (
     data.send,
     data.request,
     data.replay,
-    running.backfill,
+    history.backfill,
     running.pause,
     running.resume,
     training.train,

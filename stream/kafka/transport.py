@@ -178,6 +178,8 @@ class BatchConsumer(driver.Consumer):
         active = set(self._get_active_partitions())
         if self._sought != generation:
             active = {tp for tp in active if tp.topic in changelogs}
+        if ended := cast(BatchApp, self.app).ended:
+            active -= ended
         if not active:  # to aiokafka, none would mean all
             await self.sleep(FETCH_WAIT_S)
             return
@@ -353,6 +355,8 @@ class BatchApp(faust.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.restoring = Restoring()
+        self.ended: Set[TP] = set()
+        """Partitions of which no more is to be fetched."""
 
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""

@@ -136,7 +136,7 @@ def test_what_is_wrong_in_the_environment_is_told() -> None:
         ("replay {data} --speed 0x", ("--speed", "'0x' is no speed")),
         ("replay {data} --speed nan", ("--speed", "'nan' is no speed")),
         ("replay {data} --begin 2", ("--begin",)),
-        ("backfill --as v2 --since yesterday", ("--since", "ISO 8601")),
+        ("backfill --as v2 --since yesterday", ("--since", "2026-11-01T00:00")),
         ("backfill", ("--as",)),
         ("frobnicate", ("No such command 'frobnicate'",)),
         ("worker --fast", ("No such option", "--fast")),

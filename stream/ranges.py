@@ -1,0 +1,222 @@
+"""The range of history that a backfill reads: where it begins and stops in every partition, agreed by all who read it.
+
+Several workers share one backfill, and each may be killed and started again. So the range is worked out once, by
+whoever comes first, and kept beside the state's origin; everyone after reads it from there. Reading it is a worker's
+ordinary work (`stream.backfill` runs it), and where a batch is cut is decided in `stream.ingest`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
+from faust.types import TP
+
+from stream.errors import ConfigError, StateError
+from stream.ingest import Stop
+from stream.kafka.batches import Out
+from stream.kafka.changelog import Changelog, Fenced
+from stream.kafka.clients import consumer
+from stream.kafka.debts import offsets as committed_offsets
+from stream.kafka.follow import newest_by_key
+from stream.kafka.topics import topic_partitions
+from stream.settings import Settings
+
+VERSION = 1
+KEY = b"range"
+"""Of the record in the topic of the state's origin."""
+
+_NOT_ALONE = CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
+
+Where = int | Mapping[TP, int] | None
+"""A place in every partition: a time in ms, offsets, or None for the end of what there is in that direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What is read of each partition: from offset `begin` on, up to `stops`. `into`: the topic that history's lists go
+    to; None where history is read in silence.
+    """
+
+    begin: dict[TP, int]
+    stops: dict[TP, Stop]
+    into: str | None = None
+
+    @property
+    def until(self) -> dict[TP, int]:
+        """The next offset of each partition when it is done."""
+        return {tp: stop.until for tp, stop in self.stops.items()}
+
+    def done(self, committed: Mapping[Any, int]) -> bool:
+        """Whether all of it has been read, by these next offsets."""
+        return all(committed.get(tp, -1) >= stop.until for tp, stop in self.stops.items())
+
+    def pack(self) -> bytes:
+        rows = [(tp.topic, tp.partition, self.begin[tp], *stop) for tp, stop in sorted(self.stops.items())]
+        return cast(bytes, msgpack.packb((VERSION, self.into, rows)))
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Range:
+        """Raises ValueError for a range that this version cannot read."""
+        version, *fields = msgpack.unpackb(packed)
+        if version != VERSION:
+            raise ValueError(f"a range of version {version}; this eddyline reads {VERSION}")
+        into, rows = fields
+        return cls(
+            {TP(topic, p): begin for topic, p, begin, *_ in rows},
+            {TP(topic, p): Stop(last, until) for topic, p, _, last, until in rows},
+            into,
+        )
+
+
+async def survey(settings: Settings, since: Where, until: Where, into: str | None = None) -> Range:
+    """The range of the input topics, as they are now.
+
+    A time is the first offset whose record is of that time or later, in each partition; its own end where there is
+    none. Offsets that are given for some partitions leave the others whole.
+
+    Raises:
+        TopicError: a topic is missing.
+        ConfigError: an offset is of no input partition, not there any more, or not there yet.
+    """
+    tps = [TP(*tp) for tp in await topic_partitions(settings.kafka, settings.input.topics.values())]
+    async with consumer(settings.kafka) as client:
+        client.assign(tps)
+        earliest = {TP(*tp): at for tp, at in (await client.beginning_offsets(tps)).items()}
+        ends = {TP(*tp): at for tp, at in (await client.end_offsets(tps)).items()}
+        begin = await _places(client, since, earliest, ends, earliest)
+        stop = await _places(client, until, ends, ends, earliest)
+        stop = {tp: max(at, begin[tp]) for tp, at in stop.items()}
+        stops = {tp: Stop(await _after_last_record(client, tp, begin[tp], at), at) for tp, at in stop.items()}
+    # Where there is no record in between, there is nothing to wait for.
+    begin = {tp: stops[tp].until if stops[tp].last <= at else at for tp, at in begin.items()}
+    return Range(begin, stops, into)
+
+
+async def agreed(settings: Settings, wanted: Range) -> Range:
+    """The range that this state version reads: `wanted`, unless it has one that it is not done with.
+
+    Raises:
+        StateError: it has one that this eddyline cannot read.
+    """
+    name, topics = settings.state.name, settings.topics
+    topic = topics.origin(name)
+    # One writer at a time: who claims the name waits for what is under way, and fences off who has not written yet.
+    writer = Changelog(settings.kafka, topics.named(f"{name}-range"))
+    try:
+        while True:
+            await writer.own([0])
+            found = (await newest_by_key(settings.kafka, topic)).get(KEY)
+            kept = _unpacked(found.value, name) if found is not None and found.value else None
+            committed = await _committed(settings)
+            if kept is not None and not kept.done(committed):
+                return kept
+            begun = {tp: max(at, committed.get(tp, at)) for tp, at in wanted.begin.items()}
+            mine = replace(wanted, begin=begun)
+            try:
+                await writer.write(0, {topic: [Out(KEY, mine.pack())]})
+            except Fenced:
+                await writer.disown([0])
+            else:
+                return mine
+    finally:
+        await writer.close()
+
+
+async def begin_at(settings: Settings, begin: Mapping[TP, int]) -> bool:
+    """Commit, for a state version's group, where it is to begin. Requests begin at their end: those before are another
+    version's to answer.
+
+    Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
+    """
+    requests = await topic_partitions(settings.kafka, [settings.topics.requests])
+    if begin.keys() <= (await _committed(settings)).keys():
+        return False
+    async with consumer(settings.kafka, group_id=settings.group) as client:
+        client.assign([*begin, *requests])
+        first: dict[TopicPartition, int] = {TopicPartition(*tp): at for tp, at in begin.items()}
+        try:
+            await client.commit(first | await client.end_offsets(requests))
+        except _NOT_ALONE:  # a worker of it reads already, so it has begun
+            if not begin.keys() <= (await _committed(settings)).keys():
+                raise
+            return False
+    return True
+
+
+def offsets_file(path: Path, settings: Settings) -> dict[TP, int]:
+    """Offsets out of a JSON file such as {"click": {"0": 120, "1": 98}}: topic, partition, offset.
+
+    Raises:
+        ConfigError: it is none, or names a topic that is not an input.
+    """
+    shape = 'write {"TOPIC": {"PARTITION": OFFSET}}, such as {"click": {"0": 120, "1": 98}}'
+    try:
+        told = json.loads(path.read_text())
+        found = {TP(topic, int(p)): int(at) for topic, parts in told.items() for p, at in parts.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} has no offsets: {error}", shape) from error
+    if foreign := {tp.topic for tp in found} - set(settings.input.topics.values()):
+        raise ConfigError(f"{path} names {', '.join(sorted(foreign))}, of which no events are read", shape)
+    return found
+
+
+async def _places(
+    client: AIOKafkaConsumer,
+    where: Where,
+    default: Mapping[TP, int],
+    ends: Mapping[TP, int],
+    earliest: Mapping[TP, int],
+) -> dict[TP, int]:
+    if where is None:
+        return dict(default)
+    if isinstance(where, int):
+        found = await client.offsets_for_times(dict.fromkeys(default, where))
+        return {tp: min(at.offset, ends[tp]) if (at := found.get(tp)) else ends[tp] for tp in default}
+    for tp, at in where.items():
+        if tp not in default:
+            raise ConfigError(f"there is no partition {tp.partition} of {tp.topic}", "correct the offsets")
+        if not earliest[tp] <= at <= ends[tp]:
+            raise ConfigError(
+                f"offset {at} of {tp.topic}/{tp.partition} is not there: the broker has {earliest[tp]} to {ends[tp]}",
+                "give an offset in between, or leave the partition out",
+            )
+    return {**default, **where}
+
+
+async def _after_last_record(client: AIOKafkaConsumer, tp: TP, first: int, end: int) -> int:
+    """Looks back from `end`: a log may end with the markers of transactions, which are offsets but never delivered."""
+    back, at = 1, TopicPartition(*tp)
+    while (start := max(first, end - back)) < end:
+        client.seek(at, start)
+        last = -1
+        while await client.position(at) < end:
+            for records in (await client.getmany(at, timeout_ms=200)).values():
+                last = max([last, *(record.offset for record in records if record.offset < end)])
+        if last >= 0:
+            return last + 1
+        if start == first:
+            return first
+        back *= 8
+    return end
+
+
+async def _committed(settings: Settings) -> dict[TP, int]:
+    found = await committed_offsets(settings.kafka, settings.group)
+    inputs: Iterable[str] = set(settings.input.topics.values())
+    return {TP(*tp): at.offset for tp, at in found.items() if tp.topic in inputs and at.offset >= 0}
+
+
+def _unpacked(packed: bytes, state: str) -> Range:
+    try:
+        return Range.unpack(packed)
+    except ValueError as error:
+        raise StateError(
+            f"what state {state} reads of history is {error}", "go on with the version that began it, or build another"
+        ) from error
