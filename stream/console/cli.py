@@ -34,6 +34,7 @@ for command in (
     data.request,
     data.replay,
     history.backfill,
+    history.verify,
     running.pause,
     running.resume,
     training.train,

@@ -73,6 +73,36 @@ def backfill(
     raise typer.Exit(done.code or int(not done.complete and not serve))
 
 
+def verify(
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The state version that is in question.")],
+    against: Annotated[str, typer.Option(metavar="NAME", help="The one that it should be equal to.")],
+    kafka: Bootstrap = None,
+    show: Annotated[int, typer.Option(help="Differences to show in full.", min=0)] = 3,
+    profiles: Annotated[
+        int, typer.Option(help="Also compute the profiles of so many users from both, by the model that is served.")
+    ] = 0,
+    trends: Annotated[
+        bool, typer.Option(help="Compare counts as well; they depend on more where events come out of time order.")
+    ] = True,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare two state versions: exit code 0 equal, 1 different. Example: eddyline verify --as v2 --against v1"""
+    from stream.verify import compare
+
+    logs(verbose)
+    here, there = settings(kafka, state__name=name), settings(kafka, state__name=against)
+    found = run(compare(here, there, show, profiles, trends))
+    if as_json:
+        out.print_json(json.dumps({"as": name, "against": against, **found.told()}))
+    else:
+        for line in found.lines(name, against):
+            out.print(line, highlight=False, markup=False)
+        for difference in found.rows.differences:
+            out.print_json(json.dumps(difference.told()))
+    raise typer.Exit(int(not found.same))
+
+
 def _one_of(one: str, value: object, other: str, other_value: object) -> None:
     if value is not None and other_value is not None:
         raise typer.BadParameter(f"{one} and {other} say different things; give one of them", param_hint=other)
