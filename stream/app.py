@@ -17,7 +17,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
@@ -42,6 +42,9 @@ from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
 
+if TYPE_CHECKING:
+    from stream.past import Unread
+
 log = logging.getLogger(__name__)
 
 ALIVE_S = 0.2
@@ -54,9 +57,12 @@ class Pipeline:
     Args:
         partitions: the partition count of inputs and changelogs.
         reading: what of the topics is read, where it is not all of them for ever.
+        past: what is read before what the brokers have.
     """
 
-    def __init__(self, settings: Settings, partitions: int, reading: Reading | None = None) -> None:
+    def __init__(
+        self, settings: Settings, partitions: int, reading: Reading | None = None, past: Unread | None = None
+    ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
         self._reading = reading or Reading()
@@ -84,6 +90,7 @@ class Pipeline:
             else Handover(self.source, self.producer, topics.interests(name), self.monitor)
         )
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
+        self.app.past = past
         self._tie()
         self._tasks: list[asyncio.Task] = []
         self._failure: EddylineError | None = None

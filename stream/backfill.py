@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.errors import KafkaError
@@ -21,9 +22,11 @@ from stream.errors import ConfigError
 from stream.ingest import Reading
 from stream.kafka.clients import admin
 from stream.kafka.topics import DAYS, MAX_MESSAGE_BYTES, TopicSpec, create, partitions, state_specs
+from stream.past import Past, Unread
+from stream.past import survey as look_through
 from stream.process.preflight import check
 from stream.process.worker import Run, work
-from stream.ranges import Range, Where, agreed, begin_at, survey
+from stream.ranges import Range, Where, agreed, begin_at, joins, survey
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,12 +42,16 @@ PACE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a backfill is asked for. `serve`: go on as a worker of the version when it is done."""
+    """What a backfill is asked for. `into`: the topic of history's lists; `serve`: go on as a worker of the version
+    when it is done; `archive`: a folder of what the brokers have forgotten; `allow_gap`: and of what is in neither.
+    """
 
     since: Where = None
     until: Where = None
     into: str | None = None
     serve: bool = False
+    archive: Path | None = None
+    allow_gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +129,14 @@ async def backfill(settings: Settings, asked: Asked, status_port: int | None, te
     await _make_topics(settings, asked.into)
     await check(settings)
     name = settings.state.name
-    wanted = await survey(settings, asked.since, asked.until, asked.into)
-    span = await agreed(settings, wanted)
+    past = archived(settings, asked.archive)
+    span = await agreed(settings, await survey(settings, asked.since, asked.until, asked.into, past))
     if span.into != asked.into:
         raise ConfigError(
             f"state {name} reads history {f'into {span.into}' if span.into else 'in silence'}, as it began to",
             f"go on so{f': --into {span.into}' if span.into else ', without --into'}, or choose another name",
         )
+    unread = Unread(past, await joins(settings, span, past, asked.allow_gap))
     if not await begin_at(settings, span.begin):
         log.info("state %s was begun before: going on where it stopped", name)
     watch = _Watch(settings, span, tell)
@@ -140,9 +148,20 @@ async def backfill(settings: Settings, asked: Asked, status_port: int | None, te
         into=asked.into,
     )
     end = watch.done_and_on if asked.serve else watch.done
-    code = await work(_lean(settings, asked), Run(status_port, reading, end))
+    code = await work(_lean(settings, asked), Run(status_port, reading, unread if past.pieces else None, end))
     committed = await watch.committed()
     return Done(span, code, span.done(committed), watch.read(committed), watch.events, watch.seconds)
+
+
+def archived(settings: Settings, folder: Path | None) -> Past:
+    """What is in a folder of the input topics; nothing where there is none.
+
+    Raises:
+        DatasetError: it has no such files, or one cannot be read.
+    """
+    if folder is None:
+        return Past({})
+    return look_through(folder, {topic: action for action, topic in settings.input.topics.items()})
 
 
 def _lean(settings: Settings, asked: Asked) -> Settings:

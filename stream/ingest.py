@@ -23,7 +23,7 @@ from stream.answers.debts import Debts
 from stream.answers.emission import EmitConfig
 from stream.answers.progress import Trigger
 from stream.deadletters import bury
-from stream.events import Decoder, Events, InputConfig, Unreadable
+from stream.events import Chunk, Decoder, Events, InputConfig, Unreadable
 from stream.process.monitor import Monitor
 from stream.requests import decode
 from stream.state import State
@@ -58,6 +58,15 @@ class Reading:
     mute: bool = False
     requests: bool = True
     into: str | None = None
+
+
+class _Taken(NamedTuple):
+    """What a batch brings: events, what is none, its first offset, and the next one once it is applied."""
+
+    events: Events
+    bad: list[Unreadable]
+    first: int
+    next_offset: int
 
 
 class Ingest:
@@ -110,7 +119,7 @@ class Ingest:
             while self._state.progress.waiting > WAITING_HIGH:
                 await asyncio.sleep(0.05)
 
-    def batch(self, tp: TP, records: Sequence[Any]) -> None:
+    def batch(self, tp: TP, records: Sequence[Any] | Chunk) -> None:
         """Apply one batch. A partition that is no longer ours is left to its new owner."""
         state = self._state
         if tp.partition not in state.owned or not records:
@@ -118,12 +127,12 @@ class Ingest:
         if tp.topic == self._requests:
             self._asked(tp, records)
             return
-        arrived, first = time.monotonic(), records[0].offset
-        stop = self._reading.stops.get(tp)
-        if stop is not None and not (records := self._before(tp, stop, records)):
+        arrived = time.monotonic()
+        taken = self._past(tp, records) if isinstance(records, Chunk) else self._decoded(tp, records)
+        if taken is None:
             return
+        events, bad, first, next_offset = taken
         quiet = self._debts.quiet(tp, first)
-        events, bad = self._decoders[tp.topic].decode(records)
         trends = state.trends.config
         number = self._number[tp.topic]
         applied = window.apply(state.columns, tp.partition, number, events, trends.enabled, trends.variation)
@@ -131,7 +140,6 @@ class Ingest:
             counts = applied.counted
             state.trends[tp.partition].count(events.items[counts], events.times[counts], applied.pairs)
             state.trends.changed()
-        next_offset = stop.until if stop is not None and tp in self.ended else records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)
         if self._speaks[tp.topic] and next_offset > self._reading.silent_until.get(tp, 0) and len(applied.rows):
             if quiet:
@@ -141,18 +149,30 @@ class Ingest:
         self._debts.applied(tp, next_offset)
         if bad:
             self._bury(ticket, tp, bad)
-        self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)
+        self._monitor.ingested(tp, len(events) + len(bad), len(bad), next_offset, time.monotonic() - arrived)
 
-    def _before(self, tp: TP, stop: Stop, records: Sequence[Any]) -> Sequence[Any]:
-        """Those of a batch that lie before the stop; where it is reached, the partition has ended."""
-        if records[-1].offset + 1 < stop.last:
-            return records
-        self.ended.add(tp)
-        records = [record for record in records if record.offset < stop.last]
-        if not records:  # what there was has gone meanwhile, or all was read before
-            self._state.progress.applied(tp, stop.until, stop.until)
-            self._monitor.ingested(tp, 0, 0, stop.until, 0.0)
-        return records
+    def _decoded(self, tp: TP, records: Sequence[Any]) -> _Taken | None:
+        """Those of a fetched batch that lie before the partition's stop. None where none do."""
+        next_offset, stop = records[-1].offset + 1, self._reading.stops.get(tp)
+        if stop is not None and next_offset >= stop.last:
+            self.ended.add(tp)
+            next_offset = stop.until
+            records = [record for record in records if record.offset < stop.last]
+            if not records:  # what there was has gone meanwhile, or all was read before
+                self._state.progress.applied(tp, next_offset, next_offset)
+                self._monitor.ingested(tp, 0, 0, next_offset, 0.0)
+                return None
+        events, bad = self._decoders[tp.topic].decode(records)
+        return _Taken(events, bad, records[0].offset, next_offset)
+
+    def _past(self, tp: TP, chunk: Chunk) -> _Taken:
+        """What was there before the brokers' earliest; of which no more is read than is wanted."""
+        events, stop = self._decoders[tp.topic].columns(chunk), self._reading.stops.get(tp)
+        next_offset = int(chunk.offsets[-1]) + 1
+        if stop is not None and next_offset >= stop.last:
+            self.ended.add(tp)
+            next_offset = stop.until
+        return _Taken(events, [], int(chunk.offsets[0]), next_offset)
 
     def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
         """Let the touched users wait for a list."""

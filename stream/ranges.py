@@ -8,10 +8,11 @@ ordinary work (`stream.backfill` runs it), and where a batch is cut is decided i
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgpack
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,17 +21,16 @@ from faust.types import TP
 
 from stream.errors import ConfigError, StateError
 from stream.ingest import Stop
-from stream.kafka.batches import Out
-from stream.kafka.changelog import Changelog, Fenced
-from stream.kafka.clients import consumer
+from stream.kafka.clients import consumer, producer
 from stream.kafka.debts import offsets as committed_offsets
 from stream.kafka.follow import newest_by_key
 from stream.kafka.topics import topic_partitions
+from stream.past import Past
 from stream.settings import Settings
 
 VERSION = 1
-KEY = b"range"
-"""Of the record in the topic of the state's origin."""
+KEY = b"range-"
+"""How keys of ranges begin, in the topic of the state's origin; a number follows, and a name of its own."""
 
 _NOT_ALONE = CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
@@ -75,8 +75,10 @@ class Range:
         )
 
 
-async def survey(settings: Settings, since: Where, until: Where, into: str | None = None) -> Range:
-    """The range of the input topics, as they are now.
+async def survey(
+    settings: Settings, since: Where, until: Where, into: str | None = None, past: Past | None = None
+) -> Range:
+    """The range of the input topics, as they are now, and as they were before where there is a past.
 
     A time is the first offset whose record is of that time or later, in each partition; its own end where there is
     none. Offsets that are given for some partitions leave the others whole.
@@ -90,10 +92,11 @@ async def survey(settings: Settings, since: Where, until: Where, into: str | Non
         client.assign(tps)
         earliest = {TP(*tp): at for tp, at in (await client.beginning_offsets(tps)).items()}
         ends = {TP(*tp): at for tp, at in (await client.end_offsets(tps)).items()}
-        begin = await _places(client, since, earliest, ends, earliest)
-        stop = await _places(client, until, ends, ends, earliest)
-        stop = {tp: max(at, begin[tp]) for tp, at in stop.items()}
-        stops = {tp: Stop(await _after_last_record(client, tp, begin[tp], at), at) for tp, at in stop.items()}
+        past = past or Past({})
+        there = _There({tp: min(past.first(tp) or at, at) for tp, at in earliest.items()}, earliest, ends, past)
+        begin = await _places(client, since, there.first, there)
+        stop = {tp: max(at, begin[tp]) for tp, at in (await _places(client, until, ends, there)).items()}
+        stops = {tp: Stop(await _last(client, tp, begin[tp], at, there), at) for tp, at in stop.items()}
     # Where there is no record in between, there is nothing to wait for.
     begin = {tp: stops[tp].until if stops[tp].last <= at else at for tp, at in begin.items()}
     return Range(begin, stops, into)
@@ -102,31 +105,40 @@ async def survey(settings: Settings, since: Where, until: Where, into: str | Non
 async def agreed(settings: Settings, wanted: Range) -> Range:
     """The range that this state version reads: `wanted`, unless it has one that it is not done with.
 
+    Of those who come at once each proposes a range, under the next number and a name of its own, so that none replaces
+    another's; the first in the log is the one, and everybody reads which that is.
+
     Raises:
         StateError: it has one that this eddyline cannot read.
     """
-    name, topics = settings.state.name, settings.topics
-    topic = topics.origin(name)
-    # One writer at a time: who claims the name waits for what is under way, and fences off who has not written yet.
-    writer = Changelog(settings.kafka, topics.named(f"{name}-range"))
-    try:
-        while True:
-            await writer.own([0])
-            found = (await newest_by_key(settings.kafka, topic)).get(KEY)
-            kept = _unpacked(found.value, name) if found is not None and found.value else None
-            committed = await _committed(settings)
-            if kept is not None and not kept.done(committed):
-                return kept
-            begun = {tp: max(at, committed.get(tp, at)) for tp, at in wanted.begin.items()}
-            mine = replace(wanted, begin=begun)
-            try:
-                await writer.write(0, {topic: [Out(KEY, mine.pack())]})
-            except Fenced:
-                await writer.disown([0])
-            else:
-                return mine
-    finally:
-        await writer.close()
+    kept, committed = await _current(settings), await _committed(settings)
+    if kept is not None and not kept.span.done(committed):
+        return kept.span
+    begun = {tp: max(at, committed.get(tp, at)) for tp, at in wanted.begin.items()}
+    number = kept.number + 1 if kept is not None else 1
+    key = KEY + f"{number}-{uuid.uuid4().hex}".encode()
+    async with producer(settings.kafka) as client:
+        topic = settings.topics.origin(settings.state.name)
+        await client.send_and_wait(topic, replace(wanted, begin=begun).pack(), key, partition=0)
+    proposed = await _current(settings)
+    return proposed.span if proposed is not None else wanted
+
+
+class _Kept(NamedTuple):
+    number: int
+    span: Range
+
+
+async def _current(settings: Settings) -> _Kept | None:
+    """The range of the highest number; of several, the first that was written."""
+    name = settings.state.name
+    found = await newest_by_key(settings.kafka, settings.topics.origin(name))
+    records = [(int(key[len(KEY) :].split(b"-")[0]), r) for key, r in found.items() if key.startswith(KEY) and r.value]
+    if not records:
+        return None
+    number = max(number for number, _ in records)
+    first = min((record for n, record in records if n == number), key=lambda record: record.offset)
+    return _Kept(number, _unpacked(first.value, name))
 
 
 async def begin_at(settings: Settings, begin: Mapping[TP, int]) -> bool:
@@ -167,27 +179,75 @@ def offsets_file(path: Path, settings: Settings) -> dict[TP, int]:
     return found
 
 
-async def _places(
-    client: AIOKafkaConsumer,
-    where: Where,
-    default: Mapping[TP, int],
-    ends: Mapping[TP, int],
-    earliest: Mapping[TP, int],
-) -> dict[TP, int]:
+class _There(NamedTuple):
+    """What there is of each partition: from `first` to `ends`, of which the brokers have what is from `earliest` on."""
+
+    first: Mapping[TP, int]
+    earliest: Mapping[TP, int]
+    ends: Mapping[TP, int]
+    past: Past
+
+
+async def _places(client: AIOKafkaConsumer, where: Where, default: Mapping[TP, int], there: _There) -> dict[TP, int]:
     if where is None:
         return dict(default)
     if isinstance(where, int):
         found = await client.offsets_for_times(dict.fromkeys(default, where))
-        return {tp: min(at.offset, ends[tp]) if (at := found.get(tp)) else ends[tp] for tp in default}
+        return {tp: _at(tp, where, found.get(tp), there) for tp in default}
     for tp, at in where.items():
         if tp not in default:
             raise ConfigError(f"there is no partition {tp.partition} of {tp.topic}", "correct the offsets")
-        if not earliest[tp] <= at <= ends[tp]:
+        first, end = there.first[tp], there.ends[tp]
+        if not first <= at <= end:
             raise ConfigError(
-                f"offset {at} of {tp.topic}/{tp.partition} is not there: the broker has {earliest[tp]} to {ends[tp]}",
-                "give an offset in between, or leave the partition out",
+                f"offset {at} of {tp.topic}/{tp.partition} is not there: there are {first} to {end}",
+                "give an offset in between, or leave the partition out; what the brokers have forgotten may be read "
+                "from an archive: --archive FOLDER",
             )
     return {**default, **where}
+
+
+def _at(tp: TP, ms: int, found: Any, there: _There) -> int:
+    """Where a time is. `found`: where the brokers have it."""
+    at = there.ends[tp] if found is None else min(found.offset, there.ends[tp])
+    if at > there.earliest[tp] or there.first[tp] == there.earliest[tp]:
+        return at
+    before = there.past.at(tp, ms)  # all that the brokers have is of that time or later
+    return at if before is None else min(before, at)
+
+
+async def _last(client: AIOKafkaConsumer, tp: TP, begin: int, end: int, there: _There) -> int:
+    """The offset after the last record from `begin` up to `end`; `begin` where there is none."""
+    join = max(begin, min(there.earliest[tp], end))
+    last = await _after_last_record(client, tp, join, end)
+    if last > join:
+        return last
+    return max(begin, there.past.end(tp, join) or begin)
+
+
+async def joins(settings: Settings, span: Range, past: Past, allow_gap: bool) -> dict[TP, int]:
+    """Where the brokers' part of each partition begins, before which the past is read.
+
+    Raises:
+        StateError: between what has been read, or the past, and the brokers' earliest, offsets are missing.
+    """
+    committed = await _committed(settings)
+    async with consumer(settings.kafka) as client:
+        earliest = {TP(*tp): at for tp, at in (await client.beginning_offsets(list(span.stops))).items()}
+    join = {tp: min(earliest[tp], stop.until) for tp, stop in span.stops.items()}
+    gaps = [
+        f"{tp.topic}/{tp.partition}: {first} to {last}"
+        for tp, at in sorted(join.items())
+        for first, last in past.missing(tp, max(committed.get(tp, 0), span.begin[tp]), at)
+    ]
+    if gaps and not allow_gap:
+        more = f", and {len(gaps) - 8} more" if len(gaps) > 8 else ""
+        raise StateError(
+            f"offsets are missing, neither in an archive nor on the brokers: {'; '.join(gaps[:8])}{more}",
+            "add the files that have them (--archive FOLDER), begin later (--since), or read on without them: "
+            "--allow-gap, as where they were a transaction's markers, or compacted away",
+        )
+    return join
 
 
 async def _after_last_record(client: AIOKafkaConsumer, tp: TP, first: int, end: int) -> int:

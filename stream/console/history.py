@@ -39,6 +39,11 @@ def backfill(
     into: Annotated[
         str | None, typer.Option(metavar="TOPIC", help="Also make history's lists, into a topic of their own.")
     ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Parquet of what the brokers have forgotten: topic, partition, offset."),
+    ] = None,
+    allow_gap: Annotated[bool, typer.Option(help="Read on where offsets are in neither.")] = False,
     serve: Annotated[bool, typer.Option(help="Go on as its worker once it has caught up.")] = False,
     status_port: StatusPort = None,
     as_json: Json = False,
@@ -61,6 +66,8 @@ def backfill(
         offsets_file(until_offsets, s) if until_offsets is not None else end,
         into,
         serve,
+        archive,
+        allow_gap,
     )
     with _progress(name) as tell:
         done = run(read_anew(s, asked, status_port, tell))

@@ -23,6 +23,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from stream.app import Pipeline
+    from stream.past import Unread
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,13 @@ class Run:
     """How a worker is to run.
 
     `status_port`: serve `/health` and `/status` there (0 = a free port, None = not at all); `reading`: what of the
-    topics is read, where it is not all of them for ever; `until`: runs beside it, and ends it when it returns.
+    topics is read, where it is not all of them for ever; `past`: what is read before what the brokers have; `until`:
+    runs beside it, and ends it when it returns.
     """
 
     status_port: int | None = None
     reading: Reading | None = None
+    past: Unread | None = None
     until: Callable[[Pipeline], Coroutine[Any, Any, None]] | None = None
 
 
@@ -60,7 +63,7 @@ async def work(settings: Settings, run: Run) -> int:
     partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
-    pipeline = Pipeline(settings, partition_count, run.reading)
+    pipeline = Pipeline(settings, partition_count, run.reading, run.past)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
