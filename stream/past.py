@@ -39,9 +39,9 @@ class Past:
 
     pieces: Mapping[TP, tuple[Piece, ...]]
 
-    def first(self, tp: TP) -> int | None:
+    def first(self, tp: TP, default: int) -> int:
         """The earliest offset there is of a partition."""
-        return self.pieces[tp][0].first if tp in self.pieces else None
+        return self.pieces[tp][0].first if tp in self.pieces else default
 
     def end(self, tp: TP, before: int | None = None) -> int | None:
         """The offset after the last row, of those below `before`; None where there is none."""

@@ -7,7 +7,9 @@ ordinary work (`stream.backfill` runs it), and where a batch is cut is decided i
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +33,9 @@ from stream.settings import Settings
 VERSION = 1
 KEY = b"range-"
 """How keys of ranges begin, in the topic of the state's origin; a number follows, and a name of its own."""
+
+PATIENCE_SESSIONS = 3
+"""How many session timeouts a member that was killed is waited for."""
 
 _NOT_ALONE = CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError
 
@@ -93,7 +98,7 @@ async def survey(
         earliest = {TP(*tp): at for tp, at in (await client.beginning_offsets(tps)).items()}
         ends = {TP(*tp): at for tp, at in (await client.end_offsets(tps)).items()}
         past = past or Past({})
-        there = _There({tp: min(past.first(tp) or at, at) for tp, at in earliest.items()}, earliest, ends, past)
+        there = _There({tp: min(past.first(tp, at), at) for tp, at in earliest.items()}, earliest, ends, past)
         begin = await _places(client, since, there.first, there)
         stop = {tp: max(at, begin[tp]) for tp, at in (await _places(client, until, ends, there)).items()}
         stops = {tp: Stop(await _last(client, tp, begin[tp], at, there), at) for tp, at in stop.items()}
@@ -148,18 +153,24 @@ async def begin_at(settings: Settings, begin: Mapping[TP, int]) -> bool:
     Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
     """
     requests = await topic_partitions(settings.kafka, [settings.topics.requests])
-    if begin.keys() <= (await _committed(settings)).keys():
-        return False
-    async with consumer(settings.kafka, group_id=settings.group) as client:
-        client.assign([*begin, *requests])
-        first: dict[TopicPartition, int] = {TopicPartition(*tp): at for tp, at in begin.items()}
-        try:
-            await client.commit(first | await client.end_offsets(requests))
-        except _NOT_ALONE:  # a worker of it reads already, so it has begun
-            if not begin.keys() <= (await _committed(settings)).keys():
-                raise
-            return False
-    return True
+    first: dict[TopicPartition, int] = {TopicPartition(*tp): at for tp, at in begin.items()}
+    deadline = time.monotonic() + PATIENCE_SESSIONS * settings.kafka.session_timeout_ms / 1000
+    while not begin.keys() <= (await _committed(settings)).keys():
+        async with consumer(settings.kafka, group_id=settings.group) as client:
+            client.assign([*begin, *requests])
+            try:
+                await client.commit(first | await client.end_offsets(requests))
+            except _NOT_ALONE as error:  # a worker of it reads already, so it has begun; or one was killed just now
+                if time.monotonic() > deadline:
+                    raise StateError(
+                        f"the group {settings.group} has members that have committed nothing, so where state "
+                        f"{settings.state.name} is to begin cannot be told",
+                        "stop whoever is in it, or choose another name",
+                    ) from error
+            else:
+                return True
+        await asyncio.sleep(0.5)
+    return False
 
 
 def offsets_file(path: Path, settings: Settings) -> dict[TP, int]:

@@ -298,7 +298,7 @@ class BatchConsumer(driver.Consumer):
         await super().perform_seek()
         if (past := cast(BatchApp, self.app).past) is not None:
             for tp, join in past.begin(self.committed).items():
-                await self.seek(tp, join)
+                await self._seek(tp, join)  # not `seek`: Faust then takes what comes before for read
         self._sought = generation
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:

@@ -79,7 +79,8 @@ def test_what_lies_in_no_file_is_named(tmp_path: Path) -> None:
     assert found.missing(CLICKS, 3, 5) == []
     assert found.missing(CLICKS, 9, 9) == []
     assert found.missing(TP("views", 0), 2, 4) == [(2, 3)]
-    assert (found.first(CLICKS), found.end(CLICKS), found.end(CLICKS, 9), found.end(CLICKS, 8)) == (3, 10, 9, 6)
+    assert (found.first(CLICKS, 99), found.first(TP("views", 0), 99)) == (3, 99)
+    assert (found.end(CLICKS), found.end(CLICKS, 9), found.end(CLICKS, 8)) == (10, 9, 6)
     assert (found.at(CLICKS, 50), found.at(CLICKS, 61), found.at(CLICKS, 1000)) == (4, 8, None)
 
 
