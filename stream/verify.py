@@ -202,12 +202,11 @@ async def _alike(here: Settings, there: Settings) -> int:
 
 
 async def _read(settings: Settings) -> dict[int, dict[str, int]]:
-    """partition -> input topic -> next offset that the version has committed."""
+    """partition -> input topic -> next offset that the version has committed; 0 where it has committed none."""
+    found = await offsets(settings.kafka, settings.group)
     out: dict[int, dict[str, int]] = {}
-    inputs = set(settings.input.topics.values())
-    for tp, at in (await offsets(settings.kafka, settings.group)).items():
-        if tp.topic in inputs:
-            out.setdefault(tp.partition, {})[tp.topic] = at.offset
+    for tp in await topic_partitions(settings.kafka, settings.input.topics.values()):
+        out.setdefault(tp.partition, {})[tp.topic] = max(0, found[tp].offset) if tp in found else 0
     return out
 
 

@@ -27,6 +27,7 @@ from tests.bench import bench_ingest, common
 from tests.bench.common import HERE, PARTITIONS, Measured, Place
 
 LOOK_S = 0.2
+START_S = 600.0
 SETTLE_S = 2.0
 """For a rebalance that may yet come, as some joined later than others."""
 NO_TRENDS = {"EDDYLINE_TRENDS__ENABLED": "false"}
@@ -82,11 +83,11 @@ class Workers:
 
     def begin(self) -> None:
         """Open the gate, once every partition has a worker, and every worker one where there are enough."""
-        deadline = time.monotonic() + common.STALLED_S
+        deadline = time.monotonic() + START_S
         least = min(len(self._ports), PARTITIONS)
         while not self._shared(least):
             if time.monotonic() > deadline:
-                raise SystemExit(f"not all workers were there within {common.STALLED_S:.0f} s:\n{self.tail()}")
+                raise SystemExit(f"not all workers were there within {START_S:.0f} s:\n{self.tail()}")
             time.sleep(LOOK_S)
         time.sleep(SETTLE_S)
         self._gate.touch()
