@@ -72,9 +72,7 @@ def main() -> None:
                 "users": len(set(events.user.tolist())),
                 "same": same,
                 "seconds": {name: round(seconds, 1) for name, seconds in took.items()},
-                **{
-                    name: {k: one[k] for k in ("users", "trends", "seconds", "profiles")} for name, one in found.items()
-                },
+                **{name: {k: one[k] for k in ("users", "trends", "seconds")} for name, one in found.items()},
             }
         )
     )
