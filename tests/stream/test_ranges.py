@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from faust.types import TP
+from rich.console import Console
 
 from stream.backfill import PACE_S, Pace, Part
+from stream.console.history import _line, _table
 from stream.errors import ConfigError
 from stream.ingest import Stop
 from stream.ranges import Range, offsets_file
@@ -68,3 +71,16 @@ def test_a_file_that_has_no_offsets_of_inputs_is_refused_with_what_to_write(
 def test_offsets_are_read_by_topic_and_partition(tmp_path: Path) -> None:
     (tmp_path / "f").write_text('{"click": {"0": 3, "1": 4}}')
     assert offsets_file(tmp_path / "f", load(environ={})) == {A: 3, B: 4}
+
+
+def test_progress_is_told_by_partition_and_the_slowest_says_when_it_is_over() -> None:
+    parts = [Part(0, 100, 100, None, True), Part(1, 50, 100, 25.0, True), Part(2, 20, 100, 8.0, False)]
+    line = _line("v2", parts)
+    assert line.startswith("backfill v2: 170 of 300 offsets, 10 s left; by partition 0: 100%, 1: 50% (2 s left), ")
+    assert line.endswith(", 2: 20% (10 s left)")
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(_table("v2", parts))
+    told = console.export_text()
+    assert "2 (another worker)" in told and "10 s left" in told
+    parts.append(Part(3, 0, 100, None, True))
+    assert "time left not known yet; by partition" in _line("v2", parts)
