@@ -16,15 +16,16 @@ def in_order(events: Events) -> Events:
     return events.take(np.lexsort((hashes, events.action, events.ts)))
 
 
-def late_and_repeated(n: int, users: int, seed: int = 0, share: float = 0.1) -> Events:
-    """Of each three users one keeps to a topic and to time, with items of its own (`i0` to `i9`). The others act in all
-    topics, a `share` of their events comes up to a minute late, and as many come again.
+def late_and_repeated(n: int, users: int, seed: int = 0, share: float = 0.1, items: int = 10) -> Events:
+    """Of each three users one keeps to a topic and to time, with items of its own (the first `items`). The others act in
+    all topics, a `share` of their events comes up to a minute late, and as many come again; with a share of 0 all keep to
+    a topic and to time.
     """
     rng = np.random.default_rng(seed)
     user, action = rng.integers(0, users, n), rng.integers(0, 3, n)
-    steady = user % 3 == 0
+    steady = (user % 3 == 0) | (share == 0)
     action = np.where(steady, (user // 3) % 3, action)
-    item = np.where(steady, rng.integers(0, 10, n), rng.integers(10, 20, n))
+    item = np.where(steady, rng.integers(0, items, n), rng.integers(items, 2 * items, n))
     ts = 1_700_000_000_000 + 50 * np.arange(n)
     for_late = ~steady & (rng.random(n) < share)
     ts = ts - np.where(for_late, rng.integers(1, 60_000, n), 0)
