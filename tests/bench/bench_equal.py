@@ -40,6 +40,8 @@ from tests.pipeline.histories import in_order, late_and_repeated
 
 ITEMS = 1000
 PARTS = 20
+OFTEN = {"EDDYLINE_STATE__COMMIT_INTERVAL_S": "0.2", "EDDYLINE_KAFKA__MAX_PARTITION_FETCH_BYTES": "32768"}
+"""So that a backfill that is to be killed has committed some, and not all."""
 PATIENCE_S = 1800.0
 
 
@@ -119,7 +121,7 @@ class Lives:
         """A backfill that is killed at a quarter and at a half, and goes on."""
         began = time.monotonic()
         for share in (4, 2):
-            worker = self._start("backfill", "--as", name)
+            worker = self._start("backfill", "--as", name, **OFTEN)
             self._until(lambda share=share: total - asyncio.run(_left(self._of(name))) > total // share, worker)
             worker.kill()
             worker.wait()
@@ -158,11 +160,11 @@ class Lives:
     def _command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "stream.console.cli", *arguments]
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         log = self._folder / "log"
         with log.open("ab") as file:
             return subprocess.Popen(
-                self._command(*arguments), env=self._all(), stdout=file, stderr=file, cwd=common.ROOT
+                self._command(*arguments), env=self._all() | environ, stdout=file, stderr=file, cwd=common.ROOT
             )
 
     def _end(self, worker: subprocess.Popen[bytes]) -> None:

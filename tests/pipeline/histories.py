@@ -17,9 +17,9 @@ def in_order(events: Events) -> Events:
 
 
 def late_and_repeated(n: int, users: int, seed: int = 0, share: float = 0.1, items: int = 10) -> Events:
-    """Of each three users one keeps to a topic and to time, with items of its own (the first `items`). The others act in
-    all topics, a `share` of their events comes up to a minute late, and as many come again; with a share of 0 all keep to
-    a topic and to time.
+    """Of each three users one keeps to a topic and to time, with items of its own (the first `items`). The others act
+    in all topics, a `share` of their events comes up to a minute late, and as many come again; with a share of 0 all
+    keep to a topic and to time.
     """
     rng = np.random.default_rng(seed)
     user, action = rng.integers(0, users, n), rng.integers(0, 3, n)
