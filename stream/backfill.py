@@ -165,16 +165,23 @@ def archived(settings: Settings, folder: Path | None) -> Past:
 
 
 def _lean(settings: Settings, asked: Asked) -> Settings:
-    """What keeps a state needs no catalogue and no index; and history is a backlog by itself."""
+    """What keeps a state needs no catalogue and no index; and history is a backlog by itself, not as fast as it was."""
     if asked.serve:
         return settings
     if asked.into is None:
         return settings.model_copy(update={"role": "ingest"})
-    return settings.model_copy(update={"emit": settings.emit.model_copy(update={"max_lag": None})})
+    emit = settings.emit.model_copy(update={"max_lag": None, "min_interval_ms": 0})
+    return settings.model_copy(update={"emit": emit})
 
 
 async def _make_topics(settings: Settings, into: str | None) -> None:
-    """Those of the version, as many partitions as its inputs have, and the one that lists go to."""
+    """Those of the version, as many partitions as its inputs have, and the one that lists go to.
+
+    Raises:
+        ConfigError: that is one of the deployment's, or of other partitions.
+    """
+    if into in {*settings.input.topics.values(), settings.topics.recommendations, settings.topics.requests}:
+        raise ConfigError(f"{into} is the deployment's own", "give history's lists a topic of their own: --into NAME")
     counts = await partitions(settings.kafka, settings.input.topics.values())
     if not counts:
         return

@@ -78,9 +78,10 @@ class Intake:
             wake,
             reading,
         )
-        self._mute = reading is not None and reading.mute
-        if self._mute:
-            self.silence.paused = True
+        # Neither silence nor lists that go elsewhere are an operator's to hold back.
+        self._deaf = reading is not None and (reading.mute or reading.into is not None)
+        if reading is not None and self._deaf:
+            self.silence.paused = reading.mute
 
     async def start(self) -> None:
         await self.letters.start()
@@ -108,7 +109,7 @@ class Intake:
 
     def on_control(self, tp: TopicPartition, records: Sequence[Any]) -> None:
         """What an operator says."""
-        if self._mute:
+        if self._deaf:
             return
         if (said := heard(records)) is not None and self.silence.paused != said.paused:
             if said.paused or self.silence.paused:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiokafka import TopicPartition
 
+from stream import messages
 from stream.kafka.clients import consumer
 from stream.windows.packing import digest
 from tests.pipeline.harness import Deployment, Sent, Worker, check_windows, run, some_events, until
@@ -153,17 +154,16 @@ def test_history_s_lists_go_to_a_side_topic_where_that_is_asked_for(deployment: 
     deployment.send(events)
     second = deployment.with_state("v2")
     side = second.settings.topics.named("history")
+    assert second.cli("pause").code == 0  # of the deployment's own lists
     ended(started(second, "--into", side))
     assert second.lists() == []
-    from stream import messages
-
     found = [messages.decode(record.value) for record in second.records(side)]
     assert {event.user for event in found} == {e.user for e in events}
     assert {event.source.state for event in found} == {"v2"}
     check_windows(second, events)
     assert second.committed() == second.ends()
-    ran = second.cli("backfill", "--as", "v2")
-    assert ran.code == 0, ran.output
+    ran = second.cli("backfill", "--as", "v3", "--into", second.settings.topics.recommendations)
+    assert ran.code == 3 and "is the deployment's own" in ran.output
 
 
 @pytest.mark.parametrize(
