@@ -17,12 +17,13 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
 from stream.errors import EddylineError
+from stream.ingest import Reading
 from stream.intake import Intake
 from stream.kafka.assignment import Together
 from stream.kafka.clients import KafkaConfig
@@ -41,6 +42,9 @@ from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
 
+if TYPE_CHECKING:
+    from stream.past import Unread
+
 log = logging.getLogger(__name__)
 
 ALIVE_S = 0.2
@@ -52,15 +56,16 @@ class Pipeline:
 
     Args:
         partitions: the partition count of inputs and changelogs.
-        silent_until: next offsets up to which state advances without lists.
-        answers: whether requests are read; a backfill that serves nobody leaves them to the version that does.
+        reading: what of the topics is read, where it is not all of them for ever.
+        past: what is read before what the brokers have.
     """
 
     def __init__(
-        self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None, answers: bool = True
+        self, settings: Settings, partitions: int, reading: Reading | None = None, past: Unread | None = None
     ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
+        self._reading = reading or Reading()
         self.partitions = partitions
         self.monitor = Monitor()
         self.trends = Trends(settings.trends)
@@ -69,11 +74,11 @@ class Pipeline:
         self._trends_topic = topics.trends(name)
         self._followers = {self._trends_topic: Follower(settings.kafka, self._on_trends)}
 
-        self.intake = None if settings.role == "recommend" else self._intake(silent_until)
+        self.intake = None if settings.role == "recommend" else self._intake()
         if self.intake is not None:
             self.keeper: State | Desk = self.intake.state
             self.source: Source = self.intake.rows
-            asked = [topics.requests] if answers else []
+            asked = [topics.requests] if self._reading.requests else []
             self._inputs, agent = [*settings.input.topics.values(), *asked], self.intake.ingest.agent
         else:
             self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
@@ -85,11 +90,12 @@ class Pipeline:
             else Handover(self.source, self.producer, topics.interests(name), self.monitor)
         )
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
+        self.app.past = past
         self._tie()
         self._tasks: list[asyncio.Task] = []
         self._failure: EddylineError | None = None
 
-    def _intake(self, silent_until: dict[TP, int] | None) -> Intake:
+    def _intake(self) -> Intake:
         """From events to the users who wait."""
         intake = Intake(
             self.settings,
@@ -98,7 +104,7 @@ class Pipeline:
             lambda tp, applied: self._consumer.behind(tp, applied),
             lambda: self.restored,
             self._wake,
-            silent_until,
+            self._reading,
         )
         self._followers[self.settings.topics.control] = Follower(self.settings.kafka, intake.on_control)
         return intake
@@ -106,7 +112,7 @@ class Pipeline:
     def _outlet(self) -> Outlet:
         """From the users who wait to lists."""
         kafka, topics = self.settings.kafka, self.settings.topics
-        outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor)
+        outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor, self._reading.into)
         self._followers[topics.catalog] = Follower(kafka, outlet.serving.on_catalog)
         self._followers[topics.users] = Follower(kafka, outlet.people.on_users)
         self._followers[topics.release] = Follower(kafka, outlet.serving.on_release)
@@ -119,6 +125,7 @@ class Pipeline:
         self.keeper.on_owned = self._on_owned
         if self.intake is not None:
             self.intake.state.bind(self.app)
+            self.app.ended = self.intake.ingest.ended
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
             if self.outlet is not None:
                 self.intake.state.on_left = self.outlet.on_left
@@ -178,10 +185,11 @@ class Pipeline:
         return self.app.committed(*tp)
 
     def _expected(self) -> dict[TP, int]:
-        """What progress is measured by; nothing is expected of a worker that is not ready."""
+        """What progress is measured by; nothing is expected of a worker that is not ready, or beyond its stop."""
         if not self.ready:
             return {}
-        return {tp: self.committed(tp) for topic in self._inputs for tp in (TP(topic, p) for p in self.keeper.owned)}
+        ours = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned} - self.app.ended
+        return {tp: self.committed(tp) for tp in ours}
 
     def describe(self) -> str:
         """One line for a person."""
@@ -218,8 +226,12 @@ class Pipeline:
         self.app.flow_control.suspend()
         if self.outlet is None or self.outlet.serving.ready.is_set():
             await self.keeper.settle()
-        await consumer.maybe_wait_for_commit_to_finish()
-        await consumer.commit()
+        await self.commit()
+
+    async def commit(self) -> None:
+        """Flush and commit what can be, now rather than at the next interval."""
+        await self._consumer.maybe_wait_for_commit_to_finish()
+        await self._consumer.commit()
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -259,6 +271,7 @@ class Pipeline:
         """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
         if self.intake is not None:
             self.intake.debts.claimed()
+            self.intake.ingest.ended.clear()  # what was not committed is read again
         if self.outlet is not None:
             self.outlet.on_owned(set(range(self.partitions)) - owned)
             others = set(range(self.partitions)) - (owned if self.intake is not None else set())

@@ -118,6 +118,17 @@ class Events:
         return len(self.users)
 
 
+class Chunk(NamedTuple):
+    """n events of one topic and partition that were decoded long ago: users list[str], items list[str], times i64[n] in
+    ms, offsets i64[n], ascending.
+    """
+
+    users: list[str]
+    items: list[str]
+    times: np.ndarray
+    offsets: np.ndarray
+
+
 class Decoder:
     """Decodes the records of one input topic.
 
@@ -139,6 +150,13 @@ class Decoder:
             self._hashes.clear()
         plain = self._plain(records)
         return (plain, []) if plain is not None else self._one_by_one(records)
+
+    def columns(self, chunk: Chunk) -> Events:
+        """The events of a chunk, whose ids were found to be such."""
+        if len(self._hashes) > HASHES_KEPT:
+            self._hashes.clear()
+        hashes = self._hashed(chunk.items) or [item_hash(item) for item in chunk.items]
+        return self._events(chunk.users, hashes, chunk.times, chunk.offsets, {})
 
     def _plain(self, records: Sequence[Record]) -> Events | None:
         """The common batch, read as columns: JSON, text ids, times all there or none, and nothing amiss.

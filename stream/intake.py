@@ -16,7 +16,7 @@ from faust.types import TP
 from stream.answers.control import heard
 from stream.answers.debts import Debts
 from stream.answers.emission import Silence
-from stream.ingest import Ingest
+from stream.ingest import Ingest, Reading
 from stream.kafka.changelog import Changelog
 from stream.kafka.debts import debts
 from stream.lists.interests import OwnRows
@@ -34,7 +34,6 @@ SILENCE_CHECK_S = 0.2
 class Intake:
     """Args:
     behind, restored, wake: as `Debts` has them.
-    silent_until: next offsets up to which state advances without lists.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class Intake:
         behind: Callable[[TP, int | None], int | None],
         restored: Callable[[], bool],
         wake: Callable[[], None],
-        silent_until: dict[TP, int] | None,
+        reading: Reading | None = None,
     ) -> None:
         kafka, topics, name = settings.kafka, settings.topics, settings.state.name
         self._settings = settings
@@ -77,8 +76,12 @@ class Intake:
             settings.group,
             monitor,
             wake,
-            silent_until,
+            reading,
         )
+        # Neither silence nor lists that go elsewhere are an operator's to hold back.
+        self._deaf = reading is not None and (reading.mute or reading.into is not None)
+        if reading is not None and self._deaf:
+            self.silence.paused = reading.mute
 
     async def start(self) -> None:
         await self.letters.start()
@@ -106,6 +109,8 @@ class Intake:
 
     def on_control(self, tp: TopicPartition, records: Sequence[Any]) -> None:
         """What an operator says."""
+        if self._deaf:
+            return
         if (said := heard(records)) is not None and self.silence.paused != said.paused:
             if said.paused or self.silence.paused:
                 log.warning(

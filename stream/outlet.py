@@ -27,10 +27,16 @@ from stream.trends import Trends
 
 
 class Outlet:
-    """Serving and recommender."""
+    """Serving and recommender. into: the topic of lists, in place of the deployment's."""
 
     def __init__(
-        self, settings: Settings, source: Source, trends: Trends, producer: AIOKafkaProducer, monitor: Monitor
+        self,
+        settings: Settings,
+        source: Source,
+        trends: Trends,
+        producer: AIOKafkaProducer,
+        monitor: Monitor,
+        into: str | None = None,
     ) -> None:
         device = pick_device(settings.recommend.device)
         self.people = Register()
@@ -60,7 +66,7 @@ class Outlet:
             self.serving,
             self.people,
             producer,
-            settings.topics.recommendations,
+            into or settings.topics.recommendations,
             settings.topics.shadow,
             monitor,
             self._device,

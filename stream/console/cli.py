@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, replaying, running, topics, training, trial
+from stream.console import broker, data, evaluating, history, models, replaying, running, topics, training, trial
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -33,7 +33,8 @@ for command in (
     data.send,
     data.request,
     replaying.replay,
-    running.backfill,
+    history.backfill,
+    history.verify,
     running.pause,
     running.resume,
     training.train,

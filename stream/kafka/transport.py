@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -34,6 +34,10 @@ from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import note
 from stream.kafka.fetch import fetched
 from stream.kafka.tables import SERVICES, Put, Restoring, restored
+
+if TYPE_CHECKING:
+    from stream.events import Chunk
+    from stream.past import Unread
 
 FETCH_WAIT_S = 0.2
 """How long a fetch waits for records, and so at most a rebalance for a fetch."""
@@ -178,8 +182,14 @@ class BatchConsumer(driver.Consumer):
         active = set(self._get_active_partitions())
         if self._sought != generation:
             active = {tp for tp in active if tp.topic in changelogs}
+        if ended := cast(BatchApp, self.app).ended:
+            active -= ended
         if not active:  # to aiokafka, none would mean all
             await self.sleep(FETCH_WAIT_S)
+            return
+        if (past := cast(BatchApp, self.app).past) is not None and (waiting := past.of(active)):
+            async for tp, chunk in self._from_past(past, waiting, generation):
+                yield tp, self._batch_message(tp, chunk, int(chunk.offsets[-1]))
             return
         self._no_fetch.clear()
         try:
@@ -198,6 +208,20 @@ class BatchConsumer(driver.Consumer):
         if self.app.in_recovery:
             for message in self._markers(changelogs, active, set(records)):
                 yield message.tp, message
+
+    async def _from_past(self, past: Unread, waiting: Sequence[TP], generation: int) -> AsyncIterator[tuple[TP, Chunk]]:
+        """The next of what was in these partitions before the brokers' earliest."""
+        for tp in waiting:
+            self._no_fetch.clear()
+            try:
+                chunk = await asyncio.to_thread(past.chunk, tp)
+            finally:
+                self._no_fetch.set()
+            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            past.took(tp, chunk)
+            if chunk is not None:
+                yield tp, chunk
 
     def _markers(self, changelogs: set[str], active: set[TP], told: set[TP]) -> Iterable[Any]:
         """Empty messages for changelog partitions that were read to where only transaction markers are.
@@ -272,6 +296,9 @@ class BatchConsumer(driver.Consumer):
         self.stop_flow()
         await self._no_fetch.wait()
         await super().perform_seek()
+        if (past := cast(BatchApp, self.app).past) is not None:
+            for tp, join in past.begin(self.committed).items():
+                await self._seek(tp, join)  # not `seek`: Faust then takes what comes before for read
         self._sought = generation
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -353,6 +380,9 @@ class BatchApp(faust.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.restoring = Restoring()
+        self.ended: Set[TP] = set()
+        """Partitions of which no more is to be fetched."""
+        self.past: Unread | None = None
 
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""

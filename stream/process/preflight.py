@@ -12,7 +12,7 @@ from index.config import NEEDS_MORE
 from stream.errors import ConfigError, StateError
 from stream.kafka.clients import consumer, producer
 from stream.kafka.debts import offsets
-from stream.kafka.follow import newest
+from stream.kafka.follow import newest_by_key
 from stream.kafka.identity import identity
 from stream.kafka.topics import check_inputs
 from stream.process.origin import Origin, rebuild
@@ -32,7 +32,7 @@ async def ready_to_start(settings: Settings) -> int:
     await _refuse_lost_records(settings)
     now = Origin.of(await identity(settings.kafka, settings.input.topics.values()), count)
     topic = settings.topics.origin(settings.state.name)
-    record = await newest(settings.kafka, topic)
+    record = (await newest_by_key(settings.kafka, topic)).get(b"origin")
     stored = record.value if record is not None else None
     origin = now.after(Origin.unpack(stored), settings.state.name) if stored else now
     if origin.pack() != stored:

@@ -80,7 +80,7 @@ def mark(name: str, state: State) -> None:
 async def main() -> None:
     """Run until killed."""
     s = load(environ={name: value for name, value in os.environ.items() if name.startswith("EDDYLINE_")})
-    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None, None)
+    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None)
     intake.silence.paused = False  # there is nobody here who could say so
     state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())
