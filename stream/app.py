@@ -47,6 +47,22 @@ ALIVE_S = 0.2
 """How often the group is told that this worker is there."""
 
 
+class _Read:
+    """What the consumer, once there is one, knows of how far partitions were read (`stream.answers.debts.Reading`)."""
+
+    def __init__(self, consumer: Callable[[], BatchConsumer]) -> None:
+        self._consumer = consumer
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        return self._consumer().behind(tp, applied)
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        return self._consumer().reread(tp, applied)
+
+    def committed(self, tp: TP) -> int:
+        return self._consumer().committed.get(tp, 0)
+
+
 class Pipeline:
     """One worker's parts, wired. By its role it has both halves, or one of them and what takes the other's place.
 
@@ -54,10 +70,16 @@ class Pipeline:
         partitions: the partition count of inputs and changelogs.
         silent_until: next offsets up to which state advances without lists.
         answers: whether requests are read; a backfill that serves nobody leaves them to the version that does.
+        begins_silent: whether it keeps silent until a cut-over gives the turn to its state version.
     """
 
     def __init__(
-        self, settings: Settings, partitions: int, silent_until: dict[TP, int] | None = None, answers: bool = True
+        self,
+        settings: Settings,
+        partitions: int,
+        silent_until: dict[TP, int] | None = None,
+        answers: bool = True,
+        begins_silent: bool = False,
     ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
@@ -69,7 +91,7 @@ class Pipeline:
         self._trends_topic = topics.trends(name)
         self._followers = {self._trends_topic: Follower(settings.kafka, self._on_trends)}
 
-        self.intake = None if settings.role == "recommend" else self._intake(silent_until)
+        self.intake = None if settings.role == "recommend" else self._intake(silent_until, begins_silent)
         if self.intake is not None:
             self.keeper: State | Desk = self.intake.state
             self.source: Source = self.intake.rows
@@ -89,16 +111,17 @@ class Pipeline:
         self._tasks: list[asyncio.Task] = []
         self._failure: EddylineError | None = None
 
-    def _intake(self, silent_until: dict[TP, int] | None) -> Intake:
+    def _intake(self, silent_until: dict[TP, int] | None, begins_silent: bool) -> Intake:
         """From events to the users who wait."""
         intake = Intake(
             self.settings,
             self.trends,
             self.monitor,
-            lambda tp, applied: self._consumer.behind(tp, applied),
+            _Read(lambda: self._consumer),
             lambda: self.restored,
             self._wake,
             silent_until,
+            begins_silent,
         )
         self._followers[self.settings.topics.control] = Follower(self.settings.kafka, intake.on_control)
         return intake
@@ -122,6 +145,7 @@ class Pipeline:
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
             if self.outlet is not None:
                 self.intake.state.on_left = self.outlet.on_left
+                self.intake.debts.hurry = self.outlet.recommender.hurry
 
     def _wake(self) -> None:
         """Someone waits."""
@@ -140,7 +164,7 @@ class Pipeline:
         tasks += [self.health.run(), self._stay_a_member(), self._answering.run()]
         if self.intake is not None:
             await self.intake.start()
-            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
+            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up, self._commit))
         if self.outlet is not None:
             topics = self.settings.topics
             begun = [topics.catalog, topics.users, topics.release]
@@ -181,7 +205,8 @@ class Pipeline:
         """What progress is measured by; nothing is expected of a worker that is not ready."""
         if not self.ready:
             return {}
-        return {tp: self.committed(tp) for topic in self._inputs for tp in (TP(topic, p) for p in self.keeper.owned)}
+        inputs = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned}
+        return {tp: self.committed(tp) for tp in inputs - self.keeper.unread()}
 
     def describe(self) -> str:
         """One line for a person."""
@@ -218,8 +243,12 @@ class Pipeline:
         self.app.flow_control.suspend()
         if self.outlet is None or self.outlet.serving.ready.is_set():
             await self.keeper.settle()
-        await consumer.maybe_wait_for_commit_to_finish()
-        await consumer.commit()
+        await self._commit()
+
+    async def _commit(self) -> None:
+        """Flush and commit what is there now, whatever is being committed."""
+        await self._consumer.maybe_wait_for_commit_to_finish()
+        await self._consumer.commit()
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -258,7 +287,7 @@ class Pipeline:
     def _on_owned(self, owned: set[int]) -> None:
         """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
         if self.intake is not None:
-            self.intake.debts.claimed()
+            self.intake.claimed()
         if self.outlet is not None:
             self.outlet.on_owned(set(range(self.partitions)) - owned)
             others = set(range(self.partitions)) - (owned if self.intake is not None else set())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -69,11 +70,14 @@ class Ingest:
         self._wake = wake
         self._silent_until = silent_until or {}
         self._burials: set[asyncio.Task] = set()
+        self._aside: dict[TP, list[Any]] = {}
 
     async def agent(self, stream: Any) -> None:
         """Faust's agent: one message is one fetched batch of one partition."""
         async for event in stream.events():
             tp = event.message.tp
+            while self._debts.holding:
+                await asyncio.sleep(0.005)
             try:
                 self.batch(TP(tp.topic, tp.partition), event.message.value)
             except Exception:
@@ -103,29 +107,39 @@ class Ingest:
             state.trends.changed()
         next_offset = records[-1].offset + 1
         ticket = state.progress.applied(tp, next_offset, first)
-        if self._speaks[tp.topic] and next_offset > self._silent_until.get(tp, 0) and len(applied.rows):
+        until = max(self._silent_until.get(tp, 0), self._debts.floor(tp))
+        if self._speaks[tp.topic] and next_offset > until and len(applied.rows):
             if quiet:
-                state.progress.owe(tp, first)
+                state.progress.owe(tp, max(first, until))
             else:
-                self._answer(ticket, tp, events, applied, arrived)
+                last = applied.last if first >= until else applied.last[events.offsets[applied.last] >= until]
+                self._answer(ticket, tp, events, last, arrived)
         self._debts.applied(tp, next_offset)
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.ingested(tp, len(records), len(bad), next_offset, time.monotonic() - arrived)
 
-    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
-        """Let the touched users wait for a list."""
+    def _answer(self, ticket: int, tp: TP, events: Events, touched: np.ndarray, arrived: float) -> None:
+        """Let the touched users wait for a list; touched i64[t]: the last event of each."""
         state = self._state
-        for last in applied.last.tolist():
+        for last in touched.tolist():
             offset = int(events.offsets[last])
             trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
             state.progress.wait(ticket, tp.partition, events.users[last], trigger)
         self._wake()
 
     def _asked(self, tp: TP, records: Sequence[Any]) -> None:
-        """Let those who ask wait for their answers, whatever holds other lists back."""
+        """Let those who ask wait for their answers, whatever holds other lists back; but where another state version
+        answers, what comes yet is laid aside, and goes no further than the offset that is committed.
+        """
+        if self._debts.mute(tp.partition):
+            self._aside.setdefault(tp, []).extend(records)
+            return
+        records = [*self._aside.pop(tp, ()), *records]
         arrived, progress = time.monotonic(), self._state.progress
         found, bad = decode(records)
+        if records[0].offset < (floor := self._debts.floor(tp)):
+            found = [a for a in found if a.offset >= floor]
         next_offset = records[-1].offset + 1
         ticket = progress.applied(tp, next_offset, records[0].offset)
         for a in found:
@@ -136,6 +150,15 @@ class Ingest:
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.asked(tp, len(found), len(bad), next_offset)
+
+    def take_up(self) -> None:
+        """Let those wait who were laid aside, where it is our turn to answer them."""
+        for tp in [tp for tp in self._aside if not self._debts.mute(tp.partition)]:
+            self.batch(tp, self._aside.pop(tp))
+
+    def claimed(self) -> None:
+        """Partitions were assigned anew: what was laid aside is read again."""
+        self._aside.clear()
 
     def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:
         """Dead letters hold the ticket: their offsets are committed only when they are safe."""

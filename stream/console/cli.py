@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, running, topics, training
+from stream.console import broker, cutover, data, evaluating, models, running, topics, training
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for command in (
     data.request,
     data.replay,
     running.backfill,
+    cutover.cut_over,
     running.pause,
     running.resume,
     training.train,

@@ -48,12 +48,14 @@ class Run:
     """How a worker is to run.
 
     `status_port`: serve `/health` and `/status` there (0 = a free port, None = not at all); `stop_when_caught_up`:
-    end once everything up to `silent_until` is applied and committed.
+    end once everything up to `silent_until` is applied and committed; `begins_silent`: keep silent until a cut-over
+    gives the turn to this state version.
     """
 
     status_port: int | None = None
     silent_until: dict[TP, int] | None = None
     stop_when_caught_up: bool = False
+    begins_silent: bool = False
 
 
 async def work(settings: Settings, run: Run) -> int:
@@ -65,7 +67,9 @@ async def work(settings: Settings, run: Run) -> int:
     partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
-    pipeline = Pipeline(settings, partition_count, run.silent_until, answers=not run.stop_when_caught_up)
+    pipeline = Pipeline(
+        settings, partition_count, run.silent_until, not run.stop_when_caught_up, begins_silent=run.begins_silent
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +14,8 @@ from stream.answers import debts
 from stream.answers.debts import Debts, owed_lists
 from stream.answers.emission import Silence
 from stream.answers.progress import Progress, Trigger, Waiting
-from stream.kafka.debts import note, noted
+from stream.answers.turns import Turns
+from stream.kafka.debts import Note, note, noted
 from stream.windows.columns import Columns
 
 CLICK, VIEW = TP("click", 0), TP("view", 0)
@@ -50,9 +50,16 @@ def test_debts_are_paid_in_the_order_of_offsets_and_shrink(monkeypatch: pytest.M
 
 
 def test_the_text_beside_an_offset_says_from_where_on_nobody_was_answered() -> None:
-    assert noted(note(17, 90)) == 17 and note(17, 90) == "unanswered from 17"
-    assert note(None, 90) == "" == note(90, 90), "what is not committed is read again"
-    assert [noted(text) for text in ("", "another's", "unanswered from x", "17")] == [None] * 4
+    assert noted(note(Note(17), 90)) == Note(17) and note(Note(17), 90) == "unanswered from 17"
+    assert note(None, 90) == "" == note(Note(90), 90), "what is not committed is read again"
+    foreign = ("", "another's", "unanswered from x", "17", ", unanswered from 17", "turn", "turn 5 unanswered from 17")
+    assert [noted(text) for text in foreign] == [Note()] * len(foreign)
+
+
+def test_the_text_beside_an_offset_says_which_turn_was_taken_note_of() -> None:
+    for said, text in ((Note(17, 5), "turn 5, unanswered from 17"), (Note(None, 5), "turn 5")):
+        assert note(said, 90) == text and noted(text) == said
+    assert note(Note(90, 5), 90) == "turn 5"
 
 
 class World:
@@ -63,9 +70,18 @@ class World:
         self.behind: dict[TP, int | None] = {}
         self.silence = Silence(["click", "view"], max_lag)
         self.silence.paused = False
+        self.committed: dict[TP, int] = {}
+        self.unread: set[TP] = set()
+        self.hurried: list[bool] = []
+        self.turns = Turns("v1", ["click", "view", "request"])
         state: Any = SimpleNamespace(columns=made, progress=self.progress)
-        behind: Callable[[TP, int | None], int | None] = lambda tp, applied: self.behind.get(tp)  # noqa: E731
-        self.debts = Debts(state, self.silence, topics, behind, lambda: self.restored, self.wake)
+        read: Any = SimpleNamespace(
+            behind=lambda tp, applied: self.behind.get(tp),
+            reread=lambda tp, applied: tp not in self.unread,
+            committed=lambda tp: self.committed.get(tp, 0),
+        )
+        self.debts = Debts(state, self.silence, self.turns, topics, read, lambda: self.restored, self.wake)
+        self.debts.hurry = self.hurried.append
 
     def wake(self) -> None:
         self.woken += 1
