@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from faust.types import TP
 
 from model.history import ACTION_CODE
 from stream.answers.emission import Silence
@@ -22,8 +23,6 @@ from stream.answers.turns import Stance, Turns
 from stream.windows.columns import Columns
 
 if TYPE_CHECKING:
-    from faust.types import TP
-
     from stream.state import State
 
 log = logging.getLogger(__name__)
