@@ -1,9 +1,10 @@
-"""One state version takes over from another under load, and back: each event is answered by one of them, whoever dies."""
+"""One state version takes over from another under load, and back: each event is one's to answer, whoever dies."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -14,7 +15,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
-from faust.types import TP
 
 from stream import messages
 from stream.answers.control import TURN, Turn, turn_heard
@@ -23,7 +23,8 @@ from stream.kafka.debts import notes
 from stream.kafka.follow import newest_by_key
 from stream.kafka.topics import topic_partitions
 from stream.replay import partition_of
-from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Worker, check_answered, run, until
+from tests.pipeline.forks import Fork
+from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Sent, Worker, check_answered, run, until
 from tests.pipeline.test_errors import STATE, check_told
 
 T0 = 1_700_000_000_000
@@ -147,14 +148,13 @@ def answered_by_one(deployment: Deployment) -> None:
         mine |= {topic: max(offset, mine.get(topic, -1)) for topic, offset in applied.items()}
 
 
-def on_its_side(deployment: Deployment, turn: Turn, before: str, speaker: str, lists: int = 0) -> None:
-    """Every list after the first `lists` of the version that fell silent is below the cut, and no one's of the other."""
+def on_their_sides(deployment: Deployment, turn: Turn, lists: int) -> None:
+    """After so many lists, one version's know of nothing from the cut on, and the other's all of something."""
     for event in deployment.lists()[lists:]:
         past = [
             offset >= turn.floor_of(topic, event.source.partition) for topic, offset in event.source.applied.items()
         ]
-        assert any(past) is (event.source.state == speaker), f"{event.source}, cut {turn.floor}"
-        assert event.source.state in (before, speaker)
+        assert any(past) is (event.source.state == turn.speaker), f"{event.source}, cut {turn.floor}"
 
 
 def check_all(first: Deployment, second: Deployment) -> None:
@@ -176,6 +176,12 @@ def both(first: Deployment, second: Deployment) -> tuple[Worker, Worker]:
     return v1, v2
 
 
+def execute(first: Deployment, second: Deployment, *flags: str, code: int = 0) -> str:
+    ran = first.cli("cut-over", *names(first, second), "--execute", *flags)
+    check_told(ran, code)
+    return ran.output
+
+
 def test_under_load_each_event_is_answered_by_one_version_there_and_back_without_a_gap(
     deployment: Deployment, second: Deployment
 ) -> None:
@@ -189,29 +195,160 @@ def test_under_load_each_event_is_answered_by_one_version_there_and_back_without
         check_told(plan, 0, "--execute", f"{two} answers every event from the cut on")
         assert turn_of(deployment) is None, "a plan changes nothing"
 
-        ran = deployment.cli("cut-over", *names(deployment, second), "--execute")
-        check_told(ran, 0, f"state {one} is silent", f"state {two} answers")
-        print(ran.output)
+        there = execute(deployment, second)
+        assert f"state {one} is silent" in there and f"state {two} answers" in there
         subscriber.wait(200, two)
-        there = turn_of(deployment)
-        answered_there = len(deployment.lists())
-        check_told(deployment.cli("cut-over", *names(deployment, second), "--execute"), 0, "nothing was done")
+        cut = turn_of(deployment)
+        on_their_sides(deployment, cut or pytest.fail("no turn"), 0)
+        assert "nothing was done" in execute(deployment, second)
 
-        ran = deployment.cli("cut-over", *names(deployment, second), "--rollback", "--execute")
-        check_told(ran, 0, f"state {two} is silent", f"state {one} answers")
-        print(ran.output)
+        back = execute(deployment, second, "--rollback")
+        assert f"state {two} is silent" in back and f"state {one} answers" in back
         subscriber.wait(200, one)
-        back = turn_of(deployment)
         gap = subscriber.longest_gap(since=100)
-    print(f"longest gap {gap:.2f} s, before {steady:.2f} s")
-    assert there is not None and back is not None and (there.number, back.number) == (1, 2)
-    assert all(
-        before <= after
-        for topic in there.floor
-        for before, after in zip(there.floor[topic], back.floor[topic], strict=True)
-    )
+    print(there, back, f"longest gap {gap:.2f} s, before {steady:.2f} s")
     check_all(deployment, second)
     answered_by_one(deployment)
-    assert gap < GAP_S + 2 * steady
-    assert answered_there
+    assert gap < GAP_S + 2 * steady, "and steady is next to nothing where the machine is not busy"
     assert [w.stop() for w in (v1, v2)] == [0, 0]
+
+
+DIES = {
+    "command, before anything is written": "stream.cutover.near",
+    "command, who answered was asked": "stream.cutover.silent",
+    "command, who answered is silent": "stream.cutover.handed_over",
+    "command, the turn is given": "stream.cutover.begun",
+}
+
+
+def dies_at(function: str) -> str:
+    module, _, name = function.rpartition(".")
+    return f"import os, {module} as module\nasync def die(*args): os._exit(9)\nmodule.{name} = die\n"
+
+
+def killed(first: Deployment, second: Deployment, function: str, *flags: str) -> None:
+    """Run the command until it dies there."""
+    arguments = ("cut-over", *names(first, second), "--execute", *flags)
+    command = Fork(arguments, {**os.environ, **first.environ}, first.folder / "command.log", dies_at(function))
+    assert command.wait(60) == 9
+
+
+def test_a_command_that_is_killed_at_any_step_goes_on_or_back_when_it_is_run_again(
+    deployment: Deployment, second: Deployment
+) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    v1, v2 = both(deployment, second)
+    with Subscriber(deployment) as subscriber, Load(deployment):
+        subscriber.wait(50, one)
+        for function in DIES.values():
+            killed(deployment, second, function)
+            execute(deployment, second)
+            subscriber.wait(50, two)
+            execute(deployment, second, "--rollback")
+            subscriber.wait(50, one)
+        killed(deployment, second, DIES["command, who answered is silent"])
+        assert "goes on" in execute(deployment, second, "--rollback"), "it goes back"
+        subscriber.wait(50, one)
+        turn = turn_of(deployment)
+        assert turn is not None and turn.given and turn.answering == one
+    check_all(deployment, second)
+    answered_by_one(deployment)
+    assert [w.stop() for w in (v1, v2)] == [0, 0]
+
+
+FALLS = (
+    "import os\n"
+    "from stream.answers.debts import Debts\n"
+    "real = Debts._fall_silent\n"
+    "def fall(self, falling, inputs):\n"
+    "    if falling and {before}: os._exit(9)\n"
+    "    real(self, falling, inputs)\n"
+    "    if falling and not self.holding and self.news.is_set(): os._exit(9)\n"
+    "Debts._fall_silent = fall\n"
+)
+BEGINS = (
+    "import os\n"
+    "from stream.answers.turns import Turns\n"
+    "def take(self, partition, number): os._exit(9)\n"
+    "Turns.take = take\n"
+)
+ANSWERS = (
+    "import os\n"
+    "from stream.lists.recommend import Recommender\n"
+    "real, done = Recommender._acknowledged, []\n"
+    "async def acknowledged(self, *args):\n"
+    "    done.append(1)\n"
+    "    if len(done) > 3: os._exit(9)\n"
+    "    await real(self, *args)\n"
+    "Recommender._acknowledged = acknowledged\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("who", "prelude"),
+    [
+        pytest.param("before", FALLS.format(before=True), id="v1 before it is silent"),
+        pytest.param("before", FALLS.format(before=False), id="v1 before it has noted that it is"),
+        pytest.param("speaker", BEGINS, id="v2 before it begins"),
+        pytest.param("speaker", ANSWERS, id="v2 in the middle of what is owed"),
+    ],
+)
+def test_a_worker_that_is_killed_at_any_step_leaves_each_event_to_one_version(
+    deployment: Deployment, second: Deployment, who: str, prelude: str
+) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    v1 = deployment.worker(prelude if who == "before" else "").ready()
+    v2 = second.worker(prelude if who == "speaker" else "", ("worker", "--silent")).ready()
+    dying = v1 if who == "before" else v2
+    with Subscriber(deployment) as subscriber, Load(deployment):
+        subscriber.wait(50, one)
+        command = Fork(
+            ("cut-over", *names(deployment, second), "--execute"),
+            {**os.environ, **deployment.environ},
+            deployment.folder / "command.log",
+        )
+        until(lambda: dying.process.poll() == 9, 60, "the worker dies")
+        again = deployment.worker() if who == "before" else second.worker(command=("worker", "--silent"))
+        assert command.wait(60) == 0
+        again.ready()
+        execute(deployment, second)
+        subscriber.wait(100, two)
+    check_all(deployment, second)
+    answered_by_one(deployment)
+    alive = [again, v2 if who == "before" else v1]
+    assert [w.stop() for w in alive] == [0, 0]
+
+
+def test_where_no_worker_is_left_what_it_has_committed_is_the_cut(deployment: Deployment, second: Deployment) -> None:
+    """Nobody goes unanswered; who was answered after the last commit may be again."""
+    one, two = deployment.settings.state.name, second.settings.state.name
+    v1, v2 = both(deployment, second)
+    with Subscriber(deployment) as subscriber, Load(deployment):
+        subscriber.wait(50, one)
+        v1.kill()
+        assert f"no worker of state {one} is left" in execute(deployment, second)
+        subscriber.wait(50, two)
+        lists = len(deployment.lists())
+        late = deployment.worker().ready()
+        until(lambda: late.status().get("answering") == two, 30, "it has heard")
+        subscriber.wait(50, two)
+        assert {event.source.state for event in deployment.lists()[lists:]} == {two}, "it has lost its turn"
+    check_all(deployment, second)
+    assert [w.stop() for w in (late, v2)] == [0, 0]
+
+
+def test_a_cut_over_that_makes_no_sense_is_refused_with_what_to_do(deployment: Deployment, second: Deployment) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    check_told(deployment.cli("cut-over", "--from", one, "--to", one), STATE, "itself")
+    check_told(deployment.cli("cut-over", *names(deployment, second)), STATE, f"{one} has never read", "backfill")
+    both(deployment, second)
+    deployment.send([Sent("a", "i1", "view", T0)])
+    second.settled()
+    deployment.settled()
+    for worker in deployment.workers[1:]:
+        worker.stop()
+    told = deployment.cli("cut-over", *names(deployment, second), "--execute")
+    check_told(told, STATE, f"no worker of state {two} runs", f"eddyline worker --state {two} --silent")
+    second.worker(command=("worker", "--silent")).ready()
+    execute(deployment, second)
+    check_told(deployment.cli("cut-over", "--from", one, "--to", "v9"), STATE, f"state {two} is the one that answers")
