@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -81,18 +81,14 @@ class Group:
 class Plan:
     """What there is, and what follows from it.
 
-    before, speaker: who answers, and who is to.
+    before, speaker: who answers, and who is to; behind: how many offsets of events the latter has read less.
     """
 
     before: Group
     speaker: Group
     turn: Turn | None
     step: Step
-
-    @property
-    def behind(self) -> int:
-        """How many offsets the one who is to answer has read less."""
-        return less(self.before.offsets, self.speaker.offsets)
+    behind: int
 
     @property
     def highest(self) -> int:
@@ -131,9 +127,9 @@ def next_step(turn: Turn | None, before: str, speaker: str) -> Step:
     )
 
 
-def less(goal: Mapping[TP, int], at: Mapping[TP, int]) -> int:
-    """How many offsets `at` is behind `goal`, in the topics that it has read at all."""
-    topics = {tp.topic for tp in at}
+def less(goal: Mapping[TP, int], at: Mapping[TP, int], topics: Set[str]) -> int:
+    """How many offsets `at` is behind `goal`, in those of `topics` that it has read at all."""
+    topics = topics & {tp.topic for tp in at}
     return sum(max(0, offset - at.get(tp, 0)) for tp, offset in goal.items() if tp.topic in topics)
 
 
@@ -195,6 +191,7 @@ class Board:
     def __init__(self, settings: Settings, client: AIOKafkaAdminClient, count: int) -> None:
         self.settings = settings
         self.count = count
+        self.inputs = set(settings.input.topics.values())
         self._client = client
         self._timeout_s = settings.kafka.request_timeout_ms / 1000
 
@@ -209,11 +206,12 @@ class Board:
         found = await newest_by_key(self.settings.kafka, self.settings.topics.control)
         turn = turn_heard([found[TURN]] if TURN in found else [])
         step = next_step(turn, before, speaker)
-        plan = Plan(await self.group(before), await self.group(speaker), turn, step)
+        groups = await self.group(before), await self.group(speaker)
+        plan = Plan(*groups, turn, step, less(groups[0].offsets, groups[1].offsets, self.inputs))
         for group in (plan.before, plan.speaker):
             if not group.offsets:
                 raise StateError(
-                    f"state {group.name} has never read {', '.join(self.settings.input.topics.values())}",
+                    f"state {group.name} has never read {', '.join(sorted(self.inputs))}",
                     f"build it from history: eddyline backfill --as {group.name}",
                 )
         if plan.step is Step.ASK and not plan.speaker.members:
@@ -225,7 +223,7 @@ class Board:
 
     async def group(self, state: str) -> Group:
         """The group of a state version, in the topics that are read."""
-        read = {*self.settings.input.topics.values(), self.settings.topics.requests}
+        read = {*self.inputs, self.settings.topics.requests}
         found = await self.offsets(self.named(state))
         at = {TP(*tp): said for tp, said in found.items() if tp.topic in read and said.offset >= 0}
         return Group(
@@ -343,7 +341,7 @@ async def near(board: Board, before: str, speaker: str, tell: Tell) -> None:
     while True:
         goal = (await board.group(before)).offsets
         began = told = time.monotonic()
-        while left := less(goal, (await board.group(speaker)).offsets):
+        while left := less(goal, (await board.group(speaker)).offsets, board.inputs):
             if time.monotonic() - told > TELL_S:
                 told = time.monotonic()
                 tell(f"state {speaker} is {left} offsets behind, and is waited for")

@@ -71,13 +71,14 @@ class Ingest:
         self._silent_until = silent_until or {}
         self._burials: set[asyncio.Task] = set()
         self._aside: dict[TP, list[Any]] = {}
+        self._claims = 0
 
     async def agent(self, stream: Any) -> None:
         """Faust's agent: one message is one fetched batch of one partition."""
         async for event in stream.events():
             tp = event.message.tp
-            while self._debts.holding:
-                await asyncio.sleep(0.005)
+            if self._debts.holding and not await self._held():
+                continue
             try:
                 self.batch(TP(tp.topic, tp.partition), event.message.value)
             except Exception:
@@ -86,6 +87,13 @@ class Ingest:
                 raise
             while self._state.progress.waiting > WAITING_HIGH:
                 await asyncio.sleep(0.05)
+
+    async def _held(self) -> bool:
+        """Wait until batches are taken in again; False where partitions moved meanwhile: the batch is read again."""
+        claims = self._claims
+        while self._debts.holding:
+            await asyncio.sleep(0.005)
+        return claims == self._claims
 
     def batch(self, tp: TP, records: Sequence[Any]) -> None:
         """Apply one batch. A partition that is no longer ours is left to its new owner."""
@@ -158,6 +166,7 @@ class Ingest:
 
     def claimed(self) -> None:
         """Partitions were assigned anew: what was laid aside is read again."""
+        self._claims += 1
         self._aside.clear()
 
     def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:

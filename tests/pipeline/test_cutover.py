@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +26,8 @@ from stream.replay import partition_of
 from tests.pipeline.forks import Fork
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Sent, Worker, check_answered, run, until
 from tests.pipeline.test_errors import STATE, check_told
+from tests.pipeline.test_requests import answered, answers, requests
+from tests.pipeline.test_roles import all_answered, ingest, recommend
 
 T0 = 1_700_000_000_000
 TICK_S = 0.05
@@ -105,7 +107,7 @@ class Subscriber:
             while not self.over.is_set():
                 for records in (await client.getmany(timeout_ms=100)).values():
                     self.came += [time.monotonic()] * len(records)
-                    self.by += [messages.decode(record.value).source.state for record in records]
+                    self.by += [messages.decode(record.value or b"").source.state for record in records]
 
     def wait(self, lists: int, state: str) -> None:
         """Until so many more lists of a state version have come."""
@@ -157,7 +159,8 @@ def on_their_sides(deployment: Deployment, turn: Turn, lists: int) -> None:
         assert any(past) is (event.source.state == turn.speaker), f"{event.source}, cut {turn.floor}"
 
 
-def check_all(first: Deployment, second: Deployment) -> None:
+def paid(first: Deployment, second: Deployment) -> None:
+    """All is applied and committed, and nobody is owed a list."""
     first.settled()
     second.settled()
 
@@ -167,6 +170,11 @@ def check_all(first: Deployment, second: Deployment) -> None:
         return not any(said.first is not None for said in run(notes(first.settings.kafka, group)).values())
 
     until(owes_nobody, 60, "nobody is owed a list")
+
+
+def check_all(first: Deployment, second: Deployment) -> None:
+    """Everyone is answered."""
+    paid(first, second)
     check_answered(first)
 
 
@@ -352,3 +360,95 @@ def test_a_cut_over_that_makes_no_sense_is_refused_with_what_to_do(deployment: D
     second.worker(command=("worker", "--silent")).ready()
     execute(deployment, second)
     check_told(deployment.cli("cut-over", "--from", one, "--to", "v9"), STATE, f"state {two} is the one that answers")
+
+
+def test_a_user_kept_waiting_for_an_interval_hears_from_who_took_the_event_in(
+    deployment: Deployment, second: Deployment
+) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    v1 = deployment.worker(EDDYLINE_EMIT__MIN_INTERVAL_MS="3600000").ready()
+    v2 = second.worker(command=("worker", "--silent")).ready()
+    users = [f"u{n}" for n in range(8)]
+    deployment.send([Sent(user, "i1", "view", T0) for user in users])
+    deployment.settled()
+    deployment.send([Sent(user, "i2", "click", T0 + 1000) for user in users])
+    until(lambda: v1.status()["owed"] == 8, 30, "all are owed a list")
+    execute(deployment, second)
+    assert [event.source.state for event in deployment.lists()] == [one] * 16
+    deployment.send([Sent(user, "i3", "buy", T0 + 2000) for user in users])
+    check_all(deployment, second)
+    assert [event.source.state for event in deployment.lists()].count(two) == 8
+    answered_by_one(deployment)
+    assert [w.stop() for w in (v1, v2)] == [0, 0]
+
+
+def test_a_cut_over_in_a_pause_leaves_who_was_touched_in_it_to_the_other(
+    deployment: Deployment, second: Deployment
+) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    v1, v2 = both(deployment, second)
+    deployment.send([Sent(f"u{n}", "i1", "view", T0) for n in range(8)])
+    deployment.settled()
+    deployment.cli("pause")
+    until(lambda: v1.status()["paused"] and v2.status()["paused"], 30, "both have heard")
+    deployment.send([Sent(f"u{n}", "i2", "click", T0 + 1000) for n in range(5)])
+    deployment.settled()
+    execute(deployment, second)
+    assert [event.source.state for event in deployment.lists()] == [one] * 8
+    deployment.cli("resume")
+    check_all(deployment, second)
+    later = [event for event in deployment.lists() if event.source.state == two]
+    assert sorted(event.user for event in later) == [f"u{n}" for n in range(5)]
+    assert len(deployment.lists()) == 13
+    assert [w.stop() for w in (v1, v2)] == [0, 0]
+
+
+def test_each_request_is_answered_once_while_versions_take_turns(deployment: Deployment, second: Deployment) -> None:
+    v1, v2 = both(deployment, second)
+    deployment.send([Sent(f"u{n}", "i1", "view", T0) for n in range(10)])
+    deployment.settled()
+    second.settled()
+    ids: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            ids.extend(fresh := [f"r{len(ids) + n}" for n in range(10)])
+            requests(deployment, fresh)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    for flags in ((), ("--rollback",), ()):
+        execute(deployment, second, *flags)
+        time.sleep(0.5)
+    over.set()
+    asking.join(30)
+    answered(deployment, *ids)
+    by = Counter(str(event.correlation_id) for event in answers(deployment))
+    assert by == dict.fromkeys(ids, 1)
+    assert {event.source.state for event in answers(deployment)} == {
+        d.settings.state.name for d in (deployment, second)
+    }
+    assert [w.stop() for w in (v1, v2)] == [0, 0]
+
+
+def test_roles_apart_take_turns_as_one(deployment: Deployment, second: Deployment) -> None:
+    one, two = deployment.settings.state.name, second.settings.state.name
+    silent = second.worker(command=("worker", "--silent"), EDDYLINE_ROLE="ingest")
+    workers = [silent, recommend(second), ingest(deployment), recommend(deployment)]
+    for worker in workers:
+        worker.ready()
+    with Subscriber(deployment) as subscriber, Load(deployment):
+        subscriber.wait(50, one)
+        execute(deployment, second)
+        subscriber.wait(50, two)
+        cut = turn_of(deployment)
+        on_their_sides(deployment, cut or pytest.fail("no turn"), 0)
+        execute(deployment, second, "--rollback")
+        subscriber.wait(50, one)
+    paid(deployment, second)
+    all_answered(deployment)
+    all_answered(second)
+    check_answered(deployment)
+    answered_by_one(deployment)
+    assert [w.stop() for w in workers] == [0, 0, 0, 0]

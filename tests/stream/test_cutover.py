@@ -153,10 +153,12 @@ def test_one_that_never_began_has_answered_nothing_from_where_it_was_to() -> Non
 
 def test_who_is_behind_is_told_by_the_topics_that_it_reads() -> None:
     goal = {CLICK: 50, CLICK_1: 10, VIEW: 9, TP("buy", 0): 99}
-    assert less(goal, {CLICK: 47, VIEW: 12}) == 3 + 10
-    assert less(goal, goal) == 0
-    plan = Plan(Group("v1", goal, {CLICK: Note(None, 4)}), Group("v2", {CLICK: 50}), None, Step.ASK)
-    assert (plan.behind, plan.highest) == (10, 4)
+    read = {"click", "view", "buy"}
+    assert less(goal, {CLICK: 47, VIEW: 12}, read) == 3 + 10
+    assert less(goal, {CLICK: 47, VIEW: 2}, read - {"view"}) == 3 + 10, "requests do not count"
+    assert less(goal, goal, read) == 0
+    plan = Plan(Group("v1", goal, {CLICK: Note(None, 4)}), Group("v2", {CLICK: 50}), None, Step.ASK, 10)
+    assert plan.highest == 4
 
 
 # A batch in the middle of which the cut is
