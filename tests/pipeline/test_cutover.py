@@ -292,39 +292,56 @@ ANSWERS = (
 )
 
 
-@pytest.mark.parametrize(
-    ("who", "prelude"),
-    [
-        pytest.param("before", FALLS.format(before=True), id="v1 before it is silent"),
-        pytest.param("before", FALLS.format(before=False), id="v1 before it has noted that it is"),
-        pytest.param("speaker", BEGINS, id="v2 before it begins"),
-        pytest.param("speaker", ANSWERS, id="v2 in the middle of what is owed"),
-    ],
-)
-def test_a_worker_that_is_killed_at_any_step_leaves_each_event_to_one_version(
-    deployment: Deployment, second: Deployment, who: str, prelude: str
-) -> None:
+def dying(deployment: Deployment, second: Deployment, worker: Worker, successor: Worker | None = None) -> None:
+    """Cut over under load, whereof `worker` dies: another one of its version goes on, started before or after."""
     one, two = deployment.settings.state.name, second.settings.state.name
-    v1 = deployment.worker(prelude if who == "before" else "").ready()
-    v2 = second.worker(prelude if who == "speaker" else "", ("worker", "--silent")).ready()
-    dying = v1 if who == "before" else v2
+    log = deployment.folder / "command.log"
+    arguments = ("cut-over", *names(deployment, second), "--execute")
     with Subscriber(deployment) as subscriber, Load(deployment):
         subscriber.wait(50, one)
-        command = Fork(
-            ("cut-over", *names(deployment, second), "--execute"),
-            {**os.environ, **deployment.environ},
-            deployment.folder / "command.log",
-        )
-        until(lambda: dying.process.poll() == 9, 60, "the worker dies")
-        again = deployment.worker() if who == "before" else second.worker(command=("worker", "--silent"))
+        command = Fork(arguments, {**os.environ, **deployment.environ}, log)
+        until(lambda: worker.process.poll() == 9, 60, "the worker dies")
+        successor = successor or second.worker(command=("worker", "--silent")).ready()
         assert command.wait(60) == 0
-        again.ready()
         execute(deployment, second)
         subscriber.wait(100, two)
+    assert "is left" not in log.read_text()
     check_all(deployment, second)
     answered_by_one(deployment)
-    alive = [again, v2 if who == "before" else v1]
-    assert [w.stop() for w in alive] == [0, 0]
+    alive = [w for w in deployment.workers if w is not worker]
+    assert [w.stop() for w in alive] == [0] * len(alive)
+
+
+def shared(deployment: Deployment, prelude: str) -> tuple[Worker, Worker]:
+    """Two workers that have two partitions each, the first of which dies."""
+    workers = deployment.worker(prelude).ready(), deployment.worker().ready()
+    until(lambda: all(len(w.status()["partitions"]) == 2 for w in workers), 30, "the partitions are shared")
+    return workers
+
+
+def test_v1_dies_before_it_is_silent_and_each_event_is_one_s(deployment: Deployment, second: Deployment) -> None:
+    """What it had answered since its last commit is answered again by its successor, and by nobody else."""
+    workers = shared(deployment, FALLS.format(before=True))
+    second.worker(command=("worker", "--silent")).ready()
+    dying(deployment, second, *workers)
+
+
+def test_v1_dies_silent_before_it_is_noted_and_each_event_is_one_s(deployment: Deployment, second: Deployment) -> None:
+    workers = shared(deployment, FALLS.format(before=False))
+    second.worker(command=("worker", "--silent")).ready()
+    dying(deployment, second, *workers)
+
+
+def test_v2_dies_before_it_begins_and_each_event_is_one_s(deployment: Deployment, second: Deployment) -> None:
+    deployment.worker().ready()
+    dying(deployment, second, second.worker(BEGINS, ("worker", "--silent")).ready())
+
+
+def test_v2_dies_in_the_middle_of_what_is_owed_and_each_event_is_one_s(
+    deployment: Deployment, second: Deployment
+) -> None:
+    deployment.worker().ready()
+    dying(deployment, second, second.worker(ANSWERS, ("worker", "--silent")).ready())
 
 
 def test_where_no_worker_is_left_what_it_has_committed_is_the_cut(deployment: Deployment, second: Deployment) -> None:
