@@ -148,7 +148,7 @@ def one_version_each(deployment: Deployment, cuts: Sequence[Turn | None]) -> Non
 
     known: dict[
         tuple[int, str, str], int
-    ] = {}  # turn, user, topic -> the last offset that a list of that turn knows of
+    ] = {}  # turn, user, topic -> the last offset known of
     for event in deployment.lists():
         applied, partition = event.source.applied, event.source.partition
         newest = max(turn(topic, partition, offset) for topic, offset in applied.items())
