@@ -174,7 +174,9 @@ class Debts:
         speaking = self._speaking(columns)
         rows = columns.of(partition)
         applied = columns.applied[rows]
-        self._until[partition] = np.where(speaking, applied.max(axis=0, initial=-1), np.iinfo(np.int64).max)
+        floor = np.array([self._turns.floor(TP(topic, partition)) for topic in columns.topics], np.int64)
+        until = np.maximum(applied.max(axis=0, initial=-1), floor - 1)  # what is below a floor causes no list
+        self._until[partition] = np.where(speaking, until, np.iinfo(np.int64).max)
         users = progress.speak(partition, owed_lists(columns, rows, owed))
         if users:
             log.info(

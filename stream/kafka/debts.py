@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, for_code
 from faust.types import TP
 
 from stream.kafka.clients import KafkaConfig, admin
@@ -77,9 +77,16 @@ async def offsets_of(client: AIOKafkaAdminClient, group: str, timeout_s: float) 
 
 async def has_members(client: AIOKafkaAdminClient, group: str, timeout_s: float) -> bool:
     """Whether anybody is a member of a group; one who was killed is until the session times out."""
-    found: Any
-    (found,) = await _healed(lambda: client.describe_consumer_groups([group]), timeout_s)
-    return any(state not in _NO_MEMBERS for _, _, state, *_ in found.groups)
+
+    async def state() -> str:
+        found: Any
+        (found,) = await client.describe_consumer_groups([group])
+        code, _, state, *_ = found.groups[0]
+        if code:
+            raise for_code(code)(f"group {group} cannot be described")
+        return state
+
+    return await _healed(state, timeout_s) not in _NO_MEMBERS
 
 
 async def _healed(ask: Callable[[], Awaitable[T]], timeout_s: float) -> T:

@@ -146,9 +146,7 @@ def one_version_each(deployment: Deployment, cuts: Sequence[Turn | None]) -> Non
     def turn(topic: str, partition: int, offset: int) -> int:
         return sum(offset >= cut.floor_of(topic, partition) for cut in given)
 
-    known: dict[
-        tuple[int, str, str], int
-    ] = {}  # turn, user, topic -> the last offset known of
+    known: dict[tuple[int, str, str], int] = {}  # turn, user, topic -> the last offset known of
     for event in deployment.lists():
         applied, partition = event.source.applied, event.source.partition
         newest = max(turn(topic, partition, offset) for topic, offset in applied.items())

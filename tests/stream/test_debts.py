@@ -284,6 +284,18 @@ def test_who_is_behind_the_cut_answers_nothing_below_it() -> None:
     assert world.taken() == [], "what was applied in a pause below the cut was another's, too"
 
 
+def test_an_event_below_the_cut_is_no_answer_to_one_above_it() -> None:
+    world = World(columns(a=(8, 6)))
+    world.turns.hear(BEGINS)
+    world.tend()
+    (a,) = world.progress.take(9)
+    row = cast(int, world.columns.row(0, "a"))
+    world.columns.applied[row, 0] = 14
+    assert not world.debts.answered_since(a, row), "that click was another's to answer"
+    world.columns.applied[row, 0] = 15
+    assert world.debts.answered_since(a, row)
+
+
 def test_who_dies_while_it_pays_what_it_owes_goes_on_from_its_own_note() -> None:
     world = World(columns(b=(15, -1), d=(20, -1)))
     world.turns.claimed({CLICK: Note(18, 1), VIEW: Note(None, 1)}, {0})
