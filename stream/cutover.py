@@ -397,7 +397,7 @@ async def begun(board: Board, turn: Turn, tell: Tell) -> None:
             )
             return
         await asyncio.sleep(POLL_S)
-    tell(f"state {turn.speaker} answers, {time.monotonic() - began:.2f} s after it was given the turn")
+    tell(f"state {turn.speaker} answers")
 
 
 def _now() -> int:

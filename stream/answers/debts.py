@@ -57,7 +57,8 @@ class Debts:
         wake: called when users are to be answered.
 
     `holding`: nothing more is to be taken in, so that what was is answered, and silence begins exactly there; `hurry`
-    is told when that begins and ends. `news`: set when a turn was taken note of, which is to be committed.
+    is told when that begins and ends. `news`: set when silence has begun so, which is to be committed at once, as the
+    other version waits for it.
     """
 
     def __init__(
@@ -137,7 +138,6 @@ class Debts:
                 turns.take(partition, turns.turn.began)
             if stance is Stance.BEGINS:
                 turns.take(partition, turns.turn.number)
-                self.news.set()
         return stance is Stance.SILENT or self._silence.silent(partition)
 
     def _fall_silent(self, falling: set[int], inputs: Sequence[TP]) -> None:
