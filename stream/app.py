@@ -51,6 +51,22 @@ ALIVE_S = 0.2
 """How often the group is told that this worker is there."""
 
 
+class _Read:
+    """What the consumer, once there is one, knows of how far partitions were read (`stream.answers.debts.Reach`)."""
+
+    def __init__(self, consumer: Callable[[], BatchConsumer]) -> None:
+        self._consumer = consumer
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        return self._consumer().behind(tp, applied)
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        return self._consumer().reread(tp, applied)
+
+    def committed(self, tp: TP) -> int:
+        return self._consumer().committed.get(tp, 0)
+
+
 class Pipeline:
     """One worker's parts, wired. By its role it has both halves, or one of them and what takes the other's place.
 
@@ -101,7 +117,7 @@ class Pipeline:
             self.settings,
             self.trends,
             self.monitor,
-            lambda tp, applied: self._consumer.behind(tp, applied),
+            _Read(lambda: self._consumer),
             lambda: self.restored,
             self._wake,
             self._reading,
@@ -125,10 +141,10 @@ class Pipeline:
         self.keeper.on_owned = self._on_owned
         if self.intake is not None:
             self.intake.state.bind(self.app)
-            self.app.ended = self.intake.ingest.ended
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
             if self.outlet is not None:
                 self.intake.state.on_left = self.outlet.on_left
+                self.intake.debts.hurry = self.outlet.recommender.hurry
 
     def _wake(self) -> None:
         """Someone waits."""
@@ -147,7 +163,7 @@ class Pipeline:
         tasks += [self.health.run(), self._stay_a_member(), self._answering.run()]
         if self.intake is not None:
             await self.intake.start()
-            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
+            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up, self.commit))
         if self.outlet is not None:
             topics = self.settings.topics
             begun = [topics.catalog, topics.users, topics.release]
@@ -188,8 +204,8 @@ class Pipeline:
         """What progress is measured by; nothing is expected of a worker that is not ready, or beyond its stop."""
         if not self.ready:
             return {}
-        ours = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned} - self.app.ended
-        return {tp: self.committed(tp) for tp in ours}
+        inputs = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned}
+        return {tp: self.committed(tp) for tp in inputs - self.keeper.unread()}
 
     def describe(self) -> str:
         """One line for a person."""
@@ -270,8 +286,7 @@ class Pipeline:
     def _on_owned(self, owned: set[int]) -> None:
         """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
         if self.intake is not None:
-            self.intake.debts.claimed()
-            self.intake.ingest.ended.clear()  # what was not committed is read again
+            self.intake.claimed()
         if self.outlet is not None:
             self.outlet.on_owned(set(range(self.partitions)) - owned)
             others = set(range(self.partitions)) - (owned if self.intake is not None else set())

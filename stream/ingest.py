@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -50,7 +51,8 @@ class Reading:
 
     `silent_until`: next offsets up to which state advances without lists. `stops`: partitions of which no more is
     read. `mute`: nobody is answered, and what is owed stays so. `requests`: whether these are read. `into`: the topic
-    of lists, in place of the deployment's.
+    of lists, in place of the deployment's. `begins_silent`: nobody is answered before a cut-over gives the turn to the
+    state version.
     """
 
     silent_until: Mapping[TP, int] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Reading:
     mute: bool = False
     requests: bool = True
     into: str | None = None
+    begins_silent: bool = False
 
 
 class _Taken(NamedTuple):
@@ -105,11 +108,15 @@ class Ingest:
         self.ended: set[TP] = set()
         """Partitions that have been read up to their stop."""
         self._burials: set[asyncio.Task] = set()
+        self._aside: dict[TP, list[Any]] = {}
+        self._claims = 0
 
     async def agent(self, stream: Any) -> None:
         """Faust's agent: one message is one fetched batch of one partition."""
         async for event in stream.events():
             tp = event.message.tp
+            if self._debts.holding and not await self._held():
+                continue
             try:
                 self.batch(TP(tp.topic, tp.partition), event.message.value)
             except Exception:
@@ -118,6 +125,13 @@ class Ingest:
                 raise
             while self._state.progress.waiting > WAITING_HIGH:
                 await asyncio.sleep(0.05)
+
+    async def _held(self) -> bool:
+        """Wait until batches are taken in again; False where partitions moved meanwhile: the batch is read again."""
+        claims = self._claims
+        while self._debts.holding:
+            await asyncio.sleep(0.005)
+        return claims == self._claims
 
     def batch(self, tp: TP, records: Sequence[Any] | Chunk) -> None:
         """Apply one batch. A partition that is no longer ours is left to its new owner."""
@@ -141,11 +155,13 @@ class Ingest:
             state.trends[tp.partition].count(events.items[counts], events.times[counts], applied.pairs)
             state.trends.changed()
         ticket = state.progress.applied(tp, next_offset, first)
-        if self._speaks[tp.topic] and next_offset > self._reading.silent_until.get(tp, 0) and len(applied.rows):
+        until = max(self._reading.silent_until.get(tp, 0), self._debts.floor(tp))
+        if self._speaks[tp.topic] and next_offset > until and len(applied.rows):
             if quiet:
-                state.progress.owe(tp, first)
+                state.progress.owe(tp, max(first, until))
             else:
-                self._answer(ticket, tp, events, applied, arrived)
+                last = applied.last if first >= until else applied.last[events.offsets[applied.last] >= until]
+                self._answer(ticket, tp, events, last, arrived)
         self._debts.applied(tp, next_offset)
         if bad:
             self._bury(ticket, tp, bad)
@@ -174,19 +190,27 @@ class Ingest:
             next_offset = stop.until
         return _Taken(events, [], int(chunk.offsets[0]), next_offset)
 
-    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
-        """Let the touched users wait for a list."""
+    def _answer(self, ticket: int, tp: TP, events: Events, touched: np.ndarray, arrived: float) -> None:
+        """Let the touched users wait for a list; touched i64[t]: the last event of each."""
         state = self._state
-        for last in applied.last.tolist():
+        for last in touched.tolist():
             offset = int(events.offsets[last])
             trigger = Trigger(tp.topic, offset, int(events.times[last]), arrived, events.traces.get(offset))
             state.progress.wait(ticket, tp.partition, events.users[last], trigger)
         self._wake()
 
     def _asked(self, tp: TP, records: Sequence[Any]) -> None:
-        """Let those who ask wait for their answers, whatever holds other lists back."""
+        """Let those who ask wait for their answers, whatever holds other lists back; but where another state version
+        answers, what comes yet is laid aside, and goes no further than the offset that is committed.
+        """
+        if self._debts.mute(tp.partition):
+            self._aside.setdefault(tp, []).extend(records)
+            return
+        records = [*self._aside.pop(tp, ()), *records]
         arrived, progress = time.monotonic(), self._state.progress
         found, bad = decode(records)
+        if records[0].offset < (floor := self._debts.floor(tp)):
+            found = [a for a in found if a.offset >= floor]
         next_offset = records[-1].offset + 1
         ticket = progress.applied(tp, next_offset, records[0].offset)
         for a in found:
@@ -197,6 +221,16 @@ class Ingest:
         if bad:
             self._bury(ticket, tp, bad)
         self._monitor.asked(tp, len(found), len(bad), next_offset)
+
+    def take_up(self) -> None:
+        """Let those wait who were laid aside, where it is our turn to answer them."""
+        for tp in [tp for tp in self._aside if not self._debts.mute(tp.partition)]:
+            self.batch(tp, self._aside.pop(tp))
+
+    def claimed(self) -> None:
+        """Partitions were assigned anew: what was laid aside is read again."""
+        self._claims += 1
+        self._aside.clear()
 
     def _bury(self, ticket: int, tp: TP, bad: list[Unreadable]) -> None:
         """Dead letters hold the ticket: their offsets are committed only when they are safe."""

@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, history, models, replaying, running, topics, training, trial
+from stream.console import (
+    broker,
+    cutover,
+    data,
+    evaluating,
+    history,
+    models,
+    replaying,
+    running,
+    topics,
+    training,
+    trial,
+)
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -35,6 +47,7 @@ for command in (
     replaying.replay,
     history.backfill,
     history.verify,
+    cutover.cut_over,
     running.pause,
     running.resume,
     training.train,

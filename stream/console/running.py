@@ -23,15 +23,19 @@ def worker(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     shadow: Annotated[bool | None, typer.Option(help="Also write the fallback's lists to the shadow topic.")] = None,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Send no lists until a cut-over to this state version.")
+    ] = False,
     status_port: StatusPort = None,
     verbose: Verbose = False,
 ) -> None:
     """Run the pipeline: events in, recommendations out. Example: eddyline worker --state v1"""
+    from stream.ingest import Reading
     from stream.process.worker import Run, work
 
     logs(verbose)
     s = settings(kafka, role=role, state__name=state, recommend__device=device, recommend__shadow=shadow)
-    raise typer.Exit(run(work(s, Run(status_port=status_port))))
+    raise typer.Exit(run(work(s, Run(status_port, Reading(begins_silent=silent)))))
 
 
 def pause(kafka: Bootstrap = None) -> None:

@@ -31,7 +31,6 @@ from stream.process.worker import calm_collector
 from stream.settings import load
 from stream.state import State
 from stream.trends import Trends
-from stream.windows import window
 
 WINDOW = 32
 
@@ -43,14 +42,14 @@ class Answers(Ingest):
     topic = os.environ["BENCH_OUTPUT"]
     done = 0
 
-    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
+    def _answer(self, ticket: int, tp: TP, events: Events, touched: np.ndarray, arrived: float) -> None:
         self._state.progress.hold(ticket)
         columns = self._state.columns
         if self.each:
             users: Iterable[str] = events.users
             rows = columns.rows(tp.partition, events.users)
         else:
-            rows = applied.rows
+            rows = columns.rows(tp.partition, [events.users[i] for i in touched.tolist()])
             users = [name.decode() for name in columns.encoded(rows)]
         windows = np.ascontiguousarray(columns.before(rows, columns.count[rows], WINDOW))
         whole, size = windows.tobytes(), 8 * WINDOW
@@ -64,6 +63,19 @@ class Answers(Ingest):
         self._state.answered(ticket)
         self.done += n
         os.pwrite(PROGRESS, b"%020d" % self.done, 0)
+
+
+class Nothing:
+    """Knows of no lag."""
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        return None
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        return True
+
+    def committed(self, tp: TP) -> int:
+        return 0
 
 
 PROGRESS = os.open(os.environ["BENCH_PROGRESS"], os.O_WRONLY | os.O_CREAT)
@@ -80,7 +92,7 @@ def mark(name: str, state: State) -> None:
 async def main() -> None:
     """Run until killed."""
     s = load(environ={name: value for name, value in os.environ.items() if name.startswith("EDDYLINE_")})
-    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None)
+    intake = Intake(s, Trends(s.trends), Monitor(), Nothing(), lambda: True, lambda: None)
     intake.silence.paused = False  # there is nobody here who could say so
     state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())

@@ -67,7 +67,7 @@ def replayed(deployment: Deployment, folder: Path) -> Dataset:
     found, s = read_folder(folder), deployment.settings
     run(publish_items(s.kafka, s.topics.catalog, found.items.values()))
     run(publish_people(s.kafka, s.topics.users, found.people.values()))
-    run(publish(s.kafka, s.input.topics, found.events, None, lambda done, total: None))
+    run(publish(s.kafka, s.input.topics, found.events, lambda done, total: None))
     return found
 
 
