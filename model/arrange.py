@@ -129,7 +129,8 @@ def _filled(filling: _Filling, order: NDArray[np.int64], chance: _Chance | None)
     column = np.where(there, np.take_along_axis(order, np.maximum(filling.column, 0), 1), -1)
     closed = np.argsort(~there, axis=1, kind="stable")  # a pin behind the last item moves up
     explored = chance.told(closed) if chance is not None else None
-    return Arranged(np.take_along_axis(column, closed, 1), np.take_along_axis(filling.propensity, closed, 1), explored)
+    likely = np.take_along_axis(np.where(there, filling.propensity, np.float32(0)), closed, 1)
+    return Arranged(np.take_along_axis(column, closed, 1), likely, explored)
 
 
 class Arranger:
@@ -211,43 +212,46 @@ class _Filling:
         self, rows: NDArray[np.int32], utility: NDArray[np.floating], terms: Terms, quotas: tuple[Quota, ...]
     ) -> None:
         users, places = terms.pinned.shape
-        self._free = np.isfinite(utility)
-        self._places = terms.places
-        self._groups = None if terms.one_of is None else terms.one_of[rows]
-        self._member = np.array([q.member[rows] for q in quotas], bool).reshape(len(quotas), *rows.shape)
+        at, alone = rows.astype(np.intp), -1 - np.arange(rows.shape[1])
+        groups = np.int32(-1) if terms.one_of is None else terms.one_of[at]
+        self._alike = np.broadcast_to(np.where(groups >= 0, groups, alone), rows.shape)
+        self._member = np.array([q.member[at] for q in quotas], bool).reshape(len(quotas), *rows.shape)
         self._need = np.array([q.least for q in quotas], np.int64).reshape(len(quotas), users)
         self._room = np.array([q.most for q in quotas], np.int64).reshape(len(quotas), users)
         self._wanting = bool((self._need > 0).any())
+        self._free = np.isfinite(utility)
+        if (full := self._room <= 0).any():
+            self._free &= ~(full[..., None] & self._member).any(0)
         self.column = np.full((users, places), -1, np.int64)
-        self.propensity = np.zeros((users, places), np.float32)
-        self._pinned = np.where(np.arange(places) < terms.places[:, None], terms.pinned, NOBODY)
-        open_ = (np.arange(places) < terms.places[:, None]) & (self._pinned < 0)
+        self.propensity = np.ones((users, places), np.float32)
+        inside = np.arange(places) < terms.places[:, None]
+        pinned = np.where(inside, terms.pinned, NOBODY)
+        open_ = inside & (pinned < 0)
         # places that a list has beside its pins, from each place on
         self._left = np.cumsum(open_[:, ::-1], axis=1)[:, ::-1]
-        if (self._pinned >= 0).any():
-            self._pin(rows)
+        if (pinned >= 0).any():
+            self._pin(rows, pinned)
+        self._open = inside & (self.column < 0)
 
-    def _pin(self, rows: NDArray[np.int32]) -> None:
-        for place in range(self._pinned.shape[1]):
-            same = rows == self._pinned[:, place, None]
-            user = np.flatnonzero(same.any(1) & (self._pinned[:, place] >= 0))
-            self._put(user, same[user].argmax(1), place, np.ones(len(user)))
+    def _pin(self, rows: NDArray[np.int32], pinned: NDArray[np.int32]) -> None:
+        for place in range(pinned.shape[1]):
+            same = rows == pinned[:, place, None]
+            user = np.flatnonzero(same.any(1) & (pinned[:, place] >= 0))
+            self._put(user, same[user].argmax(1), place)
 
     def fill(self, place: int, chance: _Chance | None) -> None:
         """One place of every list that still has one there."""
         free = self._free
-        if len(self._member):
-            free = free & ~((self._room <= 0)[..., None] & self._member).any(0)
         if self._wanting and (self._need > 0).any():
             free = self._wanted(free, self._left[:, place])
-        user = np.flatnonzero((place < self._places) & (self.column[:, place] < 0) & free.any(1))
+        user = np.flatnonzero(self._open[:, place] & free.any(1))
         if not len(user):
             return
         if chance is None:
-            self._put(user, free[user].argmax(1), place, np.ones(len(user)))
+            column = free[user].argmax(1)
         else:
-            column, p = chance.choose(user, free[user], place)
-            self._put(user, column, place, p)
+            column, self.propensity[user, place] = chance.choose(user, free[user], place)
+        self._put(user, column, place)
 
     def _wanted(self, free: NDArray[np.bool_], left: NDArray[np.int64]) -> NDArray[np.bool_]:
         """What is free where quotas want members, bool[B,M]; left i64[B]: places with this one."""
@@ -281,18 +285,21 @@ class _Filling:
         spared = free & ~shut
         return np.where(spared.any(1, keepdims=True), spared, free)
 
-    def _put(
-        self, user: NDArray[np.int64], column: NDArray[np.int64], place: int, propensity: NDArray[np.floating]
-    ) -> None:
-        self.column[user, place], self.propensity[user, place] = column, propensity
-        self._free[user, column] = False
-        if self._groups is not None:
-            group = self._groups[user, column]
-            self._free[user] &= (self._groups[user] != group[:, None]) | (group < 0)[:, None]
-        if len(self._member):
-            taken = self._member[:, user, column]
-            self._need[:, user] -= taken
-            self._room[:, user] -= taken
+    def _put(self, user: NDArray[np.int64], column: NDArray[np.int64], place: int) -> None:
+        """Items stand at a place; what shares their group, or a quota that they have filled, is not free any more."""
+        self.column[user, place] = column
+        of = slice(None) if len(user) == len(self._free) else user
+        self._free[of] &= self._alike[of] != self._alike[user, column][:, None]
+        if not len(self._member):
+            return
+        taken = self._member[:, user, column]
+        self._room[:, of] -= taken
+        if self._wanting:
+            self._need[:, of] -= taken
+        full = taken & (self._room[:, of] <= 0)
+        if full.any():
+            some = np.flatnonzero(full.any(0))
+            self._free[user[some]] &= ~(full[:, some, None] & self._member[:, user[some]]).any(0)
 
 
 class _Chance:

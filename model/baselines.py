@@ -167,16 +167,27 @@ def padded(profiles: list[NDArray[np.float32]], dim: int, device: torch.device |
 
 
 def _padded(profiles: list[NDArray[np.float32]], dim: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    flat, there, mask = joined(profiles, dim)
+    vectors = np.zeros((*there.shape, dim), np.float32)
+    vectors[there] = flat
+    return vectors, mask
+
+
+def joined(
+    profiles: list[NDArray[np.float32]], dim: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+    """The vectors of B users' profiles one after the other, f32[X,dim]; where they stand when padded on the left,
+    bool[B,S], S at least 1; and which of these places say anything, bool[B,S].
+    """
     counts = np.fromiter(map(len, profiles), np.int64, len(profiles))
     most = int(counts.max(initial=1))
     there = np.arange(most) >= most - counts[:, None]
-    vectors = np.zeros((len(profiles), most, dim), np.float32)
-    if counts.any():
-        said = profiles if counts.all() else [profiles[b] for b in np.flatnonzero(counts).tolist()]
-        flat = np.concatenate(said)
-        vectors[there] = flat
-        there[there] = flat.any(1)
-    return vectors, there
+    if not counts.any():
+        return np.zeros((0, dim), np.float32), there, there
+    flat = np.concatenate(profiles if counts.all() else [profiles[b] for b in np.flatnonzero(counts).tolist()])
+    mask = there.copy()
+    mask[there] = flat.any(1)
+    return flat, there, mask
 
 
 def _normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from model.history import item_hash, item_hashes, seen_hash
+from model.slots import Slots
 
 
 class HashCollisionError(ValueError):
@@ -100,15 +101,14 @@ class Catalog:
     price: NDArray[np.float32] = field(repr=False)
     group: NDArray[np.int32] = field(repr=False)
     members: Members = field(repr=False)
-    _sorted: NDArray[np.uint64] = field(repr=False)
-    _row: NDArray[np.int32] = field(repr=False)
+    _slots: Slots = field(repr=False)
 
     @staticmethod
     def build(items: Mapping[str, Item], version: int = 1) -> Catalog:
         """A snapshot of `items` (id -> item). Raises HashCollisionError, which names both ids."""
         ids = sorted(items)
         hashes = item_hashes(ids) if ids else np.zeros(0, np.uint64)
-        order = check_distinct(ids, hashes)
+        check_distinct(ids, hashes)
         categories = [tuple(dict.fromkeys(items[i].categories)) for i in ids]  # each once, however often it is named
         prices = (np.nan if (price := items[i].price) is None else price for i in ids)
         return Catalog(
@@ -124,8 +124,7 @@ class Catalog:
             price=np.fromiter(prices, np.float32, len(ids)),
             group=_numbered(items[i].item_group_id for i in ids),
             members=Members.of_items(categories),
-            _sorted=hashes[order],
-            _row=order.astype(np.int32),
+            _slots=Slots(hashes),
         )
 
     def __len__(self) -> int:
@@ -156,10 +155,7 @@ class Catalog:
         """Row of each item hash, i32 of the same shape; -1 where the catalogue does not have it (0, "no
         item", included).
         """
-        if not len(self._sorted):
-            return np.full(np.shape(hashes), -1, np.int32)
-        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
-        return np.where(self._sorted[at] == hashes, self._row[at], np.int32(-1)).astype(np.int32)
+        return self._slots.find(hashes)
 
 
 def _numbered(names: Iterable[str | None]) -> NDArray[np.int32]:
@@ -178,12 +174,11 @@ def _own(ids: list[str], items: Mapping[str, Item]) -> NDArray[np.float32]:
     return own
 
 
-def check_distinct(ids: list[str], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The order that sorts the hashes. Raises HashCollisionError, naming the two ids, where two are equal."""
+def check_distinct(ids: list[str], hashes: NDArray[np.uint64]) -> None:
+    """Raises HashCollisionError, naming the two ids, where two hashes are equal."""
     order = np.argsort(hashes, kind="stable")
     ranked = hashes[order]
     same = np.flatnonzero(ranked[1:] == ranked[:-1])
     if len(same):
         one, other = ids[order[same[0]]], ids[order[same[0] + 1]]
         raise HashCollisionError(f"items {one!r} and {other!r} have one 64-bit hash: rename one of them")
-    return order

@@ -57,6 +57,8 @@ class Manifest(BaseModel):
     created: str
     data: str
     sha256: dict[str, str]
+    bytes: dict[str, int] = {}
+    """Of each file, so that one that was cut short is told as such; folders of before have none."""
 
 
 def data_hash(events: Events) -> str:
@@ -102,6 +104,7 @@ def save(folder: Path, model: Recommender, created: datetime, data: str = "") ->
         created=created.astimezone(UTC).isoformat(timespec="seconds"),
         data=data,
         sha256={name: _sha256(partial / name) for name in written},
+        bytes={name: (partial / name).stat().st_size for name in written},
     )
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2))
     if folder.exists():
@@ -115,7 +118,7 @@ def load(folder: Path) -> Recommender:
     incomplete, damaged or foreign.
     """
     named = manifest(folder).sha256
-    config = _parsed(folder / CONFIG, ModelConfig)
+    config = _valid((folder / CONFIG).read_bytes(), folder / CONFIG, ModelConfig)
     model = Recommender(config)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
@@ -139,22 +142,46 @@ def manifest(folder: Path) -> Manifest:
         raise ModelFolderError(
             f"{folder}: no {MANIFEST} there, so no model folder; name one that `eddyline train` wrote"
         )
-    found = _parsed(folder / MANIFEST, Manifest)
-    if found.format != FORMAT:
-        raise ModelFolderError(
-            f"{folder / MANIFEST}: format {found.format}, this version reads {FORMAT}; train the model again"
-        )
-    for name in dict.fromkeys((WEIGHTS, CONFIG, METRICS, *found.sha256)):
+    found = parsed_manifest((folder / MANIFEST).read_bytes(), folder / MANIFEST)
+    for name in found.sha256:
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder / name}: missing; copy the folder again, whole")
-        if _sha256(folder / name) != found.sha256.get(name):
-            raise ModelFolderError(f"{folder / name}: not the file the manifest names; copy the folder again")
+        if _sha256(folder / name) != found.sha256[name]:
+            size, said = (folder / name).stat().st_size, found.bytes.get(name, 0)
+            short = f" (cut short: {size:,} of {said:,} bytes)" if size < said else ""
+            raise ModelFolderError(f"{folder / name}: not the file the manifest names{short}; copy the folder again")
     return found
 
 
-def _parsed(path: Path, kind: type[T]) -> T:
+def parsed_manifest(raw: bytes, path: object) -> Manifest:
+    """What a manifest says, of files that may not be here yet. path: by which it is called. Raises ModelFolderError:
+    it is none, of a format that this version does not read, or names files elsewhere than in its folder.
+    """
     try:
-        return kind.model_validate_json(path.read_bytes())
+        number = json.loads(raw)["format"]
+    except (ValueError, LookupError, TypeError) as e:
+        raise ModelFolderError(f"{path}: no manifest ({e!r}); copy the folder again, or train the model again") from e
+    if number != FORMAT:
+        raise ModelFolderError(f"{path}: {unreadable(number)}")
+    found = _valid(raw, path, Manifest)
+    for name in dict.fromkeys((WEIGHTS, CONFIG, METRICS, *found.sha256)):
+        if name not in found.sha256:
+            raise ModelFolderError(f"{path}: does not name {name}; copy the folder again, or train the model again")
+        if name in ("", ".", "..", MANIFEST) or not set(name).isdisjoint("/\\\0"):
+            raise ModelFolderError(f"{path}: {name!r} is no file of its folder; do not use it, train the model again")
+    return found
+
+
+def unreadable(number: object) -> str:
+    """What is said of a format that is not ours."""
+    newer = isinstance(number, int) and number > FORMAT
+    remedy = "install the eddyline here that made it, or a later one" if newer else "train the model again"
+    return f"format {number}, this version reads {FORMAT}; {remedy}"
+
+
+def _valid(raw: bytes, path: object, kind: type[T]) -> T:
+    try:
+        return kind.model_validate_json(raw)
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -241,10 +241,10 @@ class Engine:
         their list is to have: the best by vector and popularity.
         """
         more = []
-        said = (self.mix.online * np.log(self.mix.popular * online.popularity)).astype(np.float32)
 
         def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-            return np.float32(self.mix.neural) * compare(users, rows) + said[rows]
+            said = (self.mix.online * np.log(self.mix.popular * online.popularity[rows])).astype(np.float32)
+            return np.float32(self.mix.neural) * compare(users, rows) + said
 
         for group, least in wanted(terms):
             if not least.any():
@@ -400,7 +400,7 @@ def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _centred(values: NDArray[np.float32], there: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Less the mean of what is there in each row, f32[B,M]."""
-    return values - ((values * there).sum(1) / np.maximum(there.sum(1), 1))[:, None]
+    return values - ((values * there).sum(1) / np.maximum(there.sum(1, dtype=np.float32), 1))[:, None]
 
 
 def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,20 +24,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.shortterm.base import Again
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
     """Fused users: vectors f32[B,D]; short f32[B], the weight of the window's vector; long f32[B,D], the
-    profile's part of `vectors`. without: the windows' vectors without each of their newest interactions, where that was
-    asked for and there is a shorter way than to encode them anew.
+    profile's part of `vectors`. without f32[B,NEWEST,D]: the windows' vectors without each of their newest
+    interactions, where that was asked for and there is a shorter way than to encode them anew.
     """
 
     vectors: Tensor
     short: Tensor
     long: Tensor
-    without: Again | None = None
+    without: Tensor | None = None
 
 
 def attention(

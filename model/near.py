@@ -116,11 +116,12 @@ def _once(rows: NDArray[np.int64], one_of: NDArray[np.int32] | None) -> NDArray[
     """Rows i64[U,F], those of a group but for the first of it made -1."""
     if one_of is None or not rows.shape[1]:
         return rows
-    group = np.where(rows >= 0, one_of[rows], -1)
-    alone = len(one_of) + np.arange(rows.shape[1])  # no group has such a number
-    group = np.where(group >= 0, group, alone)
-    order = np.argsort(group * rows.shape[1] + np.arange(rows.shape[1]), axis=1)
-    ranked = np.take_along_axis(group, order, 1)
-    again = np.zeros(rows.shape, bool)
-    np.put_along_axis(again, order[:, 1:], ranked[:, 1:] == ranked[:, :-1], 1)
-    return np.where(again, -1, rows)
+    wide = rows.shape[1]
+    group = np.where(rows >= 0, one_of.take(rows), -1)
+    group = np.where(group >= 0, group, len(one_of) + np.arange(wide))  # alone: no group has such a number
+    bits = wide.bit_length()
+    ranked = np.sort((group.astype(np.int64) << bits) + np.arange(wide), axis=1)
+    user, first = np.nonzero(ranked[:, 1:] >> bits == ranked[:, :-1] >> bits)
+    out = rows.copy()
+    out[user, ranked[user, first + 1] & ((1 << bits) - 1)] = -1
+    return out

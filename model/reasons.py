@@ -221,7 +221,9 @@ class Reasoner:
         wide = rows.shape[1]
         same = (rows[:, :, None] == rows[:, None, :]) & (rows >= 0)[:, None, :]
         # an item met several times is one reason, at its newest place
-        newest = ~np.triu(same, 1).any(2) & (rows >= 0)
+        newest = rows >= 0
+        if wide:
+            newest &= wide - 1 - same[..., ::-1].argmax(2) == np.arange(wide)
         summed = np.where(newest[..., None], same.astype(np.float32) @ evidence, 0)
         total = np.maximum(evidence.sum(1) + others.sum(1), 1e-9)
         shares = np.concatenate([summed, others], axis=1) / total[:, None]
@@ -273,7 +275,7 @@ def left_out(
         return out
     short, whole, long = (part.cpu().numpy() for part in (fused.short, fused.vectors, fused.long))
     if fused.without is not None:
-        others = fused.without().cpu().numpy()
+        others = fused.without.cpu().numpy()
     else:
         others = np.zeros((*there.shape, whole.shape[1]), np.float32)
         others[user, place] = encode_window(*_without(window, rows, user, place + first))

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from model import fusion, heads, longterm, shortterm
 from model.adapter import Adapter
-from model.baselines import padded
+from model.baselines import joined
 from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
@@ -161,11 +161,23 @@ class Recommender(nn.Module):
         there_BK = rows_BK >= 0
         times_BK = torch.from_numpy(window.times).to(device)
         actions_BK = torch.from_numpy(window.actions.astype(np.int64)).to(device)
-        read = items[rows_BK.clamp(min=0)] * there_BK[..., None], actions_BK, times_BK, there_BK
+        # what is not there reads row 0, and is zero as soon as it has entered (`ShortTerm.entered`)
+        items_BKD = items.index_select(0, rows_BK.clamp(min=0).flatten()).view(*rows_BK.shape, -1)
+        read = items_BKD, actions_BK, times_BK, there_BK
         short_BD, without = self.short.followed(*read) if explained else (self.short(*read, last=True), None)
-        profile_BSP, mask_BS = padded(profiles, self.config.text_dim, device)
+        long_BSD, mask_BS = self._projected(profiles, device)
         facts_B2 = fusion.window_facts(times_BK, there_BK)[:, -1]
-        return replace(self.fuse(short_BD, self.project(profile_BSP), mask_BS, facts_B2), without=without)
+        return replace(self.fuse(short_BD, long_BSD, mask_BS, facts_B2), without=without)
+
+    def _projected(self, profiles: list[NDArray[np.float32]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Projected profiles f32[B,S,D], padded on the left, and a mask bool[B,S] of what says anything. Padding is not
+        projected: most users have far fewer vectors than whoever has the most.
+        """
+        flat, there, mask = joined(profiles, self.config.text_dim)
+        long_XD = self.project(torch.from_numpy(flat).to(device))
+        at_X = torch.from_numpy(np.flatnonzero(there)).to(device)
+        long_BSD = long_XD.new_zeros(there.size, self.dim).index_copy_(0, at_X, long_XD).view(*there.shape, self.dim)
+        return long_BSD, torch.from_numpy(mask).to(device)
 
     def project(self, profile_BSP: Tensor) -> Tensor:
         """The vectors of profiles in the space of the window vectors: f32[B,S,D]."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
-from model.dataset import Events
+from model.dataset import Events, numbered
 from model.history import Histories, HistoryLog, by_user, item_hashes, weight_table
 from model.online import (
     NO_TIME,
@@ -98,7 +98,7 @@ def timeline(
     events: Events, catalog: Catalog, weights: Mapping[str, float] | None = None, variation: float = 0.0
 ) -> Timeline:
     """Events as a timeline; `weights` overrides the action weights by name, `variation` is that of `online.steady`."""
-    users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
+    users = numbered(events.user)[0]
     items = item_hashes(events.item)
     event, before, fresh = _counted(users, items, events, variation)
     return Timeline(
@@ -118,7 +118,7 @@ def human(events: Events, variation: float) -> Events:
     """Without what is counted nowhere: exact repeats, and what is `online.steady`. All of them where that is 0."""
     if variation <= 0:
         return events
-    users = np.unique(events.user.astype(str), return_inverse=True)[1].astype(np.int64)
+    users = numbered(events.user)[0]
     return events.take(np.flatnonzero(_counted(users, item_hashes(events.item), events, variation)[2]))
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from model.catalog import Catalog
 from model.history import ACTION_CODE, Histories, item_hash, seen_hash, spans, weight_table
 from model.people import Words
-from model.peruser import Narrowed, PerUser, Shown
+from model.peruser import Narrowed, PerUser, Shown, distinct
 from model.terms import Quota, Terms
 
 Seen = Literal["exclude", "allow"]
@@ -219,7 +219,7 @@ class Rules:
         if hidden is not None and len(hidden.words):
             rows = self._catalog.index_of(hidden.words)
             keys = np.concatenate([keys, (hidden.owner * n + rows)[rows >= 0]])
-        keys = np.unique(keys)
+        keys = distinct(keys)
         narrowed = self._narrowed(asked) if asked is not None else None
         return Shown(self.anyone, PerUser(users, n, keys, np.ones(len(keys), np.float32)), narrowed)
 

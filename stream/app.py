@@ -17,13 +17,14 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
 from stream.errors import EddylineError
 from stream.events import InputConfig
+from stream.ingest import Reading
 from stream.intake import Intake
 from stream.kafka.assignment import Together
 from stream.kafka.clients import KafkaConfig
@@ -43,10 +44,29 @@ from stream.settings import Settings
 from stream.state import State
 from stream.trends import Trends
 
+if TYPE_CHECKING:
+    from stream.past import Unread
+
 log = logging.getLogger(__name__)
 
 ALIVE_S = 0.2
 """How often the group is told that this worker is there."""
+
+
+class _Read:
+    """What the consumer, once there is one, knows of how far partitions were read (`stream.answers.debts.Reach`)."""
+
+    def __init__(self, consumer: Callable[[], BatchConsumer]) -> None:
+        self._consumer = consumer
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        return self._consumer().behind(tp, applied)
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        return self._consumer().reread(tp, applied)
+
+    def committed(self, tp: TP) -> int:
+        return self._consumer().committed.get(tp, 0)
 
 
 class Pipeline:
@@ -54,8 +74,8 @@ class Pipeline:
 
     Args:
         partitions: the partition count of inputs and changelogs.
-        silent_until: next offsets up to which state advances without lists.
-        answers: whether requests are read; a backfill that serves nobody leaves them to the version that does.
+        reading: what of the topics is read, where it is not all of them for ever.
+        past: what is read before what the brokers have.
         written: the topics that are re-keyed into what `settings` has for input; None where they are read as they are.
     """
 
@@ -63,12 +83,13 @@ class Pipeline:
         self,
         settings: Settings,
         partitions: int,
-        silent_until: dict[TP, int] | None = None,
-        answers: bool = True,
+        reading: Reading | None = None,
+        past: Unread | None = None,
         written: InputConfig | None = None,
     ) -> None:
         topics, name = settings.topics, settings.state.name
         self.settings = settings
+        self._reading = reading or Reading()
         self.partitions = partitions
         self.monitor = Monitor()
         self.trends = Trends(settings.trends)
@@ -77,11 +98,11 @@ class Pipeline:
         self._trends_topic = topics.trends(name)
         self._followers = {self._trends_topic: Follower(settings.kafka, self._on_trends)}
 
-        self.intake = None if settings.role == "recommend" else self._intake(silent_until)
+        self.intake = None if settings.role == "recommend" else self._intake()
         if self.intake is not None:
             self.keeper: State | Desk = self.intake.state
             self.source: Source = self.intake.rows
-            asked = [topics.requests] if answers else []
+            asked = [topics.requests] if self._reading.requests else []
             self._inputs, agent = [*settings.input.names, *asked], self.intake.ingest.agent
         else:
             self.keeper = self.source = desk = Desk(settings.state.settle_timeout_s, self.monitor, self._wake)
@@ -98,20 +119,21 @@ class Pipeline:
             else Handover(self.source, self.producer, topics.interests(name), self.monitor)
         )
         self.app = faust_app(settings, self._inputs, partitions, self.keeper, agent)
+        self.app.past = past
         self._tie()
         self._tasks: list[asyncio.Task] = []
         self._failure: EddylineError | None = None
 
-    def _intake(self, silent_until: dict[TP, int] | None) -> Intake:
+    def _intake(self) -> Intake:
         """From events to the users who wait."""
         intake = Intake(
             self.settings,
             self.trends,
             self.monitor,
-            lambda tp, applied: self._consumer.behind(tp, applied),
+            _Read(lambda: self._consumer),
             lambda: self.restored,
             self._wake,
-            silent_until,
+            self._reading,
         )
         self._followers[self.settings.topics.control] = Follower(self.settings.kafka, intake.on_control)
         return intake
@@ -119,7 +141,7 @@ class Pipeline:
     def _outlet(self) -> Outlet:
         """From the users who wait to lists."""
         kafka, topics = self.settings.kafka, self.settings.topics
-        outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor)
+        outlet = Outlet(self.settings, self.source, self.trends, self.producer, self.monitor, self._reading.into)
         self._followers[topics.catalog] = Follower(kafka, outlet.serving.on_catalog)
         self._followers[topics.users] = Follower(kafka, outlet.people.on_users)
         self._followers[topics.release] = Follower(kafka, outlet.serving.on_release)
@@ -135,6 +157,7 @@ class Pipeline:
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
             if self.outlet is not None:
                 self.intake.state.on_left = self.outlet.on_left
+                self.intake.debts.hurry = self.outlet.recommender.hurry
 
     def _wake(self) -> None:
         """Someone waits."""
@@ -153,7 +176,7 @@ class Pipeline:
         tasks += [self.health.run(), self._stay_a_member(), self._answering.run()]
         if self.intake is not None:
             await self.intake.start()
-            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up))
+            tasks.append(self.intake.tend(self._followers[self.settings.topics.control].caught_up, self.commit))
         if self.rekeying is not None:
             tasks.append(self.rekeying.run())
         if self.outlet is not None:
@@ -193,10 +216,11 @@ class Pipeline:
         return self.app.committed(*tp)
 
     def _expected(self) -> dict[TP, int]:
-        """What progress is measured by; nothing is expected of a worker that is not ready."""
+        """What progress is measured by; nothing is expected of a worker that is not ready, or beyond its stop."""
         if not self.ready:
             return {}
-        return {tp: self.committed(tp) for topic in self._inputs for tp in (TP(topic, p) for p in self.keeper.owned)}
+        inputs = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned}
+        return {tp: self.committed(tp) for tp in inputs - self.keeper.unread()}
 
     def describe(self) -> str:
         """One line for a person."""
@@ -234,8 +258,12 @@ class Pipeline:
         self.app.flow_control.suspend()
         if self.outlet is None or self.outlet.serving.ready.is_set():
             await self.keeper.settle()
-        await consumer.maybe_wait_for_commit_to_finish()
-        await consumer.commit()
+        await self.commit()
+
+    async def commit(self) -> None:
+        """Flush and commit what can be, now rather than at the next interval."""
+        await self._consumer.maybe_wait_for_commit_to_finish()
+        await self._consumer.commit()
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -274,7 +302,7 @@ class Pipeline:
     def _on_owned(self, owned: set[int]) -> None:
         """Our own trends are restored by Faust; where lists are made, those of the other partitions are followed."""
         if self.intake is not None:
-            self.intake.debts.claimed()
+            self.intake.claimed()
         if self.outlet is not None:
             self.outlet.on_owned(set(range(self.partitions)) - owned)
             others = set(range(self.partitions)) - (owned if self.intake is not None else set())

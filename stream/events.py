@@ -92,13 +92,13 @@ class InputConfig(BaseModel):
         """What a topic is set for."""
         return [action for action, name in self.topics.items() if name == topic]
 
-    def decoders(self, keyed: bool = True) -> dict[str, Decoder]:
-        """topic -> what reads its records."""
-        return {topic: self._decoder(topic, keyed) for topic in self.names}
+    def decoders(self, keyed: bool = True, valued: bool = False) -> dict[str, Decoder]:
+        """topic -> what reads its records; keyed, valued: as `Decoder` has them."""
+        return {topic: self._decoder(topic, keyed, valued) for topic in self.names}
 
-    def _decoder(self, topic: str, keyed: bool) -> Decoder:
+    def _decoder(self, topic: str, keyed: bool, valued: bool) -> Decoder:
         actions, shape = self.actions_of(topic), self._shape(topic)
-        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None, keyed)
+        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None, keyed, valued)
 
     def _shape(self, topic: str) -> ShapeConfig | None:
         return self.shapes.get(topic, self.shapes.get("*"))
@@ -115,7 +115,7 @@ class Event(msgspec.Struct, gc=False):
     context: dict[str, Any] | None = None
 
 
-OWN = Columns(Event, {name: attrgetter(name) for name in ("user", "item", "ts")})
+OWN = Columns(Event, {name: attrgetter(name) for name in ("user", "item", "ts", "value")})
 """How eddyline's own events are read."""
 
 
@@ -142,7 +142,8 @@ class Events:
     """Columns of n events of one topic and partition, in offset order.
 
     `users` list[str]; `names` list[str] of items, and `items` u64[n], their hashes; `actions` u8[n]; `times` i64[n] ms;
-    `weights` f32[n]; `offsets` i64[n]; `traces` W3C traceparent by offset, where a record brought one.
+    `weights` f32[n]; `offsets` i64[n]; `traces` W3C traceparent by offset, where a record brought one; `values` f32[n],
+    NaN = none, where they were wanted.
     """
 
     users: list[str]
@@ -153,9 +154,21 @@ class Events:
     weights: np.ndarray
     offsets: np.ndarray
     traces: dict[int, bytes]
+    values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.users)
+
+
+class Chunk(NamedTuple):
+    """n events of one topic and partition that were decoded long ago: users list[str], items list[str], times i64[n] in
+    ms, offsets i64[n], ascending.
+    """
+
+    users: list[str]
+    items: list[str]
+    times: np.ndarray
+    offsets: np.ndarray
 
 
 class Decoder:
@@ -167,12 +180,16 @@ class Decoder:
         action: what the records are, where they do not say it themselves.
         shape: where they say what; None = they are `Event`s.
         keyed: whether a record's key must be its user, without which users would spread over partitions.
+        valued: whether values are wanted.
     """
 
-    def __init__(self, action: str, config: InputConfig, shape: Shape | None = None, keyed: bool = True) -> None:
+    def __init__(
+        self, action: str, config: InputConfig, shape: Shape | None = None, keyed: bool = True, valued: bool = False
+    ) -> None:
         columns = shape.columns if shape is not None else OWN
         self._shape = shape
         self._keyed = keyed
+        self._valued = valued
         self._get = columns.get if columns is not None else None
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(columns.kind if columns is not None else Any)
         self._action = ACTION_CODE[action]
@@ -189,6 +206,13 @@ class Decoder:
         plain = self._plain(records)
         return (plain, []) if plain is not None else self._one_by_one(records)
 
+    def columns(self, chunk: Chunk) -> Events:
+        """The events of a chunk, whose ids were found to be such."""
+        if len(self._hashes) > HASHES_KEPT:
+            self._hashes.clear()
+        hashes = self._hashed(chunk.items) or [item_hash(item) for item in chunk.items]
+        return self._events(chunk.users, chunk.items, hashes, None, chunk.times, chunk.offsets, {})
+
     def _plain(self, records: Sequence[Record]) -> Events | None:
         """The common batch, read as columns: JSON, text ids, times all there or none, and nothing amiss.
 
@@ -197,15 +221,15 @@ class Decoder:
         headers, get = [record.headers for record in records], self._get
         if get is None or not headers or headers.count(headers[0]) < len(headers) or not _only_json(headers[0]):
             return None
-        values: list[Any] = [record.value for record in records]
+        bodies: list[Any] = [record.value for record in records]
         codes: list[int] | None = None
         try:
-            found = list(map(self._json.decode, values))
+            found = list(map(self._json.decode, bodies))
             users: list[Any] = list(map(get["user"], found))
             items: list[Any] = list(map(get["item"], found))
             if self._keyed and [record.key for record in records] != list(map(str.encode, users)):
                 return None
-            if not _are_identifiers(users) or max(map(len, values)) > self._largest:
+            if not _are_identifiers(users) or max(map(len, bodies)) > self._largest:
                 return None
             hashes = self._hashed(items)
             times = self._times(list(map(get["ts"], found)), records)
@@ -217,7 +241,8 @@ class Decoder:
             return None
         if hashes is None or times is None:
             return None
-        return self._events(users, items, hashes, codes, times, _offsets(records), {})
+        values = list(map(get["value"], found)) if self._valued else None
+        return self._events(users, items, hashes, codes, times, _offsets(records), {}, values)
 
     def _hashed(self, items: list[Any]) -> list[int] | None:
         """The hash of each item; None where one is no identifier. Raises TypeError where one is a number."""
@@ -251,6 +276,7 @@ class Decoder:
         times: list[int] = []
         offsets: list[int] = []
         traces: dict[int, bytes] = {}
+        values: list[float | None] = []
         bad: list[Unreadable] = []
         for record in records:
             try:
@@ -259,16 +285,17 @@ class Decoder:
                 # msgspec's and msgpack's errors are ValueErrors; RecursionError is their word for nesting.
                 bad.append(Unreadable(record, reason(error)))
                 continue
-            for user, name, item, time, code in found:
+            for user, name, item, time, code, value in found:
                 users.append(user)
                 names.append(name)
                 items.append(item)
                 times.append(time)
                 codes.append(code)
+                values.append(value)
                 offsets.append(record.offset)
             if found and record.headers and (trace := header(record.headers, "traceparent")):
                 traces[record.offset] = trace
-        return self._events(users, names, items, codes, times, offsets, traces), bad
+        return self._events(users, names, items, codes, times, offsets, traces, values), bad
 
     def _lines(self, record: Record) -> Iterable[Line]:
         """The interactions of a record, as it has them: one, or as its shape has it. Raises what `parse` raises."""
@@ -281,17 +308,20 @@ class Decoder:
         code = self._action
         if shape is not None and "action" in get and not (code := shape.code(get["action"](value))):
             return []
-        return [Line(get["user"](value), get["item"](value), get["ts"](value), code)]
+        return [Line(get["user"](value), get["item"](value), get["ts"](value), get["value"](value), code)]
 
-    def _checked(self, line: Line, record: Record) -> tuple[str, str, int, int, int]:
-        """User, item, its hash, time in ms and action of an interaction. Raises ValueError where it is none."""
+    def _checked(self, line: Line, record: Record) -> tuple[str, str, int, int, int, float | None]:
+        """User, item, its hash, time in ms, action and value of an interaction. Raises ValueError where it is none."""
         user, item = identifier(line.user, "user"), identifier(line.item, "item")
         if self._keyed and record.key != user.encode():
             raise ValueError(wrong_key(record.key, user))
         hashed = self._hashes.get(item)
         if hashed is None:
             hashed = self._hashes[item] = item_hash(item)
-        return user, item, hashed, self._time(line.ts, record.timestamp), line.action or self._action
+        value = line.value
+        if not isinstance(value, int | float | None) or isinstance(value, bool):
+            raise ValueError(f"value = {value!r:.64} is no number")
+        return user, item, hashed, self._time(line.ts, record.timestamp), line.action or self._action, value
 
     def _events(
         self,
@@ -302,6 +332,7 @@ class Decoder:
         times: list[int] | np.ndarray,
         offsets: list[int] | np.ndarray,
         traces: dict[int, bytes],
+        values: list[float | None] | None = None,
     ) -> Events:
         n = len(users)
         actions = np.full(n, self._action, np.uint8) if codes is None else np.array(codes, np.uint8)
@@ -314,6 +345,7 @@ class Decoder:
             self._weights[actions],
             np.asarray(offsets, np.int64),
             traces,
+            np.array(values, np.float32) if self._valued and values is not None else None,  # None becomes NaN
         )
 
     def _time(self, ts: int | float | str | datetime | None, record_ts: int) -> int:

@@ -21,8 +21,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from model.history import ACTION_CODE, weight_table
 from stream.kafka.clients import header
 
-OWN = {"user": "$.user", "item": "$.item", "ts": "$.ts"}
-_TYPES: Mapping[str, Any] = {"user": str | int, "item": str | int, "ts": int | float | str | None, "action": str | int}
+OWN = {"user": "$.user", "item": "$.item", "ts": "$.ts", "value": "$.value"}
+_TYPES: Mapping[str, Any] = {
+    "user": str | int,
+    "item": str | int,
+    "ts": int | float | str | None,
+    "value": int | float | None,
+    "action": str | int,
+}
+_MAY_BE_ABSENT = ("ts", "value")
 Getter = Callable[["_Place"], Any]
 
 
@@ -36,6 +43,7 @@ class ShapeConfig(BaseModel):
     user: str = OWN["user"]
     item: str = OWN["item"]
     ts: str = Field(default=OWN["ts"], description="when it was; where nothing is there, the record's own time")
+    value: str = Field(default=OWN["value"], description="how many, or which rating; may be absent")
     action: str | None = Field(default=None, description="what was done; default: what the topic is set for")
     actions: dict[str, str] = Field(default={}, description="what the field says -> action")
     others: Literal["refuse", "pass"] = Field(
@@ -47,11 +55,11 @@ class ShapeConfig(BaseModel):
     operations: list[str] = Field(
         default=["c", "r"], description="of a Debezium envelope: c created, r read, u updated; others are passed over"
     )
-    defaults: dict[Literal["user", "item", "ts", "action"], str | int | float] = Field(
+    defaults: dict[Literal["user", "item", "ts", "value", "action"], str | int | float] = Field(
         default={}, description="field -> what it is where a record says nothing"
     )
 
-    @field_validator("user", "item", "ts", "action", "each")
+    @field_validator("user", "item", "ts", "value", "action", "each")
     @classmethod
     def _readable(cls, text: str | None) -> str | None:
         if text is not None:
@@ -66,7 +74,7 @@ class ShapeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> ShapeConfig:
-        fields = (self.user, self.item, self.ts, self.action or "")
+        fields = (self.user, self.item, self.ts, self.value, self.action or "")
         if self.each is None and any(field.startswith("@") for field in fields):
             raise ValueError('@ is a line of a list: say which by each = "$.…"')
         if self.each is not None and not self.each.startswith("$"):
@@ -84,6 +92,7 @@ class Line(NamedTuple):
     user: Any
     item: Any
     ts: Any
+    value: Any
     action: int
 
 
@@ -102,7 +111,7 @@ class Shape:
     def __init__(self, config: ShapeConfig, actions: Iterable[str]) -> None:
         self._config = config
         self.ts_unit = config.ts_unit
-        fields = {"user": config.user, "item": config.item, "ts": config.ts}
+        fields = {"user": config.user, "item": config.item, "ts": config.ts, "value": config.value}
         if config.action is not None:
             fields["action"] = config.action
         taken = {ACTION_CODE[action] for action in actions}
@@ -170,15 +179,15 @@ class Shape:
                 code = self.code(said["action"])
                 if not code:
                     continue
-            yield Line(said["user"], said["item"], said["ts"], code)
+            yield Line(said["user"], said["item"], said["ts"], said["value"], code)
 
     def _said(self, name: str, get: Getter, place: _Place) -> Any:
         found = get(place)
         if found is None:
             found = self._config.defaults.get(name)  # type: ignore[call-overload]
-        if found is None and name != "ts":
+        if found is None and name not in _MAY_BE_ABSENT:
             raise ValueError(f"no {name} at {self._fields[name]}")
-        return _number(found) if name == "ts" and isinstance(found, str) else found
+        return _number(found) if name in _MAY_BE_ABSENT and isinstance(found, str) else found
 
 
 class Columns(NamedTuple):
@@ -287,6 +296,8 @@ def _of(tree: Mapping[str, Any], name: str) -> type:
     members: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for step, inner in tree.items():
         kind = _of(inner, step) if isinstance(inner, dict) else inner
-        members.append((_attribute(step), kind, None) if kind is _TYPES["ts"] else (_attribute(step), kind))
+        members.append(
+            (_attribute(step), kind, None) if kind in (_TYPES["ts"], _TYPES["value"]) else (_attribute(step), kind)
+        )
     members.sort(key=len)  # those that may be absent come last
     return msgspec.defstruct(name, members, rename={_attribute(step): step for step in tree}, gc=False)

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from model.encoder import TextEncoder
+from stream.lists.depot import Depot
 from stream.lists.feedback import Reactions
 from stream.lists.indexes import Indexes
 from stream.lists.interests import Source
@@ -26,10 +27,16 @@ from stream.trends import Trends
 
 
 class Outlet:
-    """Serving and recommender."""
+    """Serving and recommender. into: the topic of lists, in place of the deployment's."""
 
     def __init__(
-        self, settings: Settings, source: Source, trends: Trends, producer: AIOKafkaProducer, monitor: Monitor
+        self,
+        settings: Settings,
+        source: Source,
+        trends: Trends,
+        producer: AIOKafkaProducer,
+        monitor: Monitor,
+        into: str | None = None,
     ) -> None:
         device = pick_device(settings.recommend.device)
         self.people = Register()
@@ -45,6 +52,7 @@ class Outlet:
             settings.rank,
             settings.variants,
             settings.experiment,
+            Depot(settings.cache / "releases" / settings.topics.release),
         )
         self._device = ThreadPoolExecutor(1, "eddyline-device", leave_a_core)
         on_loop = device == "cpu"
@@ -58,7 +66,7 @@ class Outlet:
             self.serving,
             self.people,
             producer,
-            settings.topics.recommendations,
+            into or settings.topics.recommendations,
             settings.topics.shadow,
             monitor,
             self._device,
@@ -100,6 +108,7 @@ class Outlet:
             "items": len(served.catalog) if served else 0,
             "model": served.name if served else None,
             "variants": served.named() if served else {},
+            "refused": self.serving.refused,
             "index": served.first.index.index.stats() if served else None,
             "profiles_kept": len(self.recommender.profiles),
             "described": len(self.people),

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
 from model.catalog import Item
@@ -23,7 +23,7 @@ from model.history import ACTION_NAME
 from model.people import Person
 from stream.errors import ConfigError, TopicError
 from stream.kafka.batches import Out, send
-from stream.kafka.clients import KafkaConfig, consumer, producer
+from stream.kafka.clients import KafkaConfig, producer
 from stream.kafka.topics import missing_topics, partitions, topic_partitions
 from stream.settings import Settings
 
@@ -147,31 +147,6 @@ def topics_by_code(topics: Mapping[str, str], codes: Iterable[int]) -> dict[int,
             )
         names[code] = topics[action]
     return names
-
-
-async def begin_at(settings: Settings, since_ms: int | None) -> bool:
-    """Commit, for a state version's group, the offsets at `since_ms`; None begins at the earliest. Requests begin at
-    their end: those before are another version's to answer.
-
-    Returns False, changing nothing, where the group has offsets already: a backfill that was interrupted goes on.
-    """
-    tps = await topic_partitions(settings.kafka, settings.input.names)
-    requests = await topic_partitions(settings.kafka, [settings.topics.requests])
-    async with consumer(settings.kafka, group_id=settings.group) as client:
-        client.assign(tps)
-        if any([await client.committed(tp) is not None for tp in tps]):
-            return False
-        earliest = await client.beginning_offsets(tps)
-        ends = await client.end_offsets(tps)
-        found: Mapping[TopicPartition, Any] = (
-            await client.offsets_for_times(dict.fromkeys(tps, since_ms)) if since_ms is not None else {}
-        )
-        offsets = {
-            tp: earliest[tp] if since_ms is None else (found[tp].offset if found[tp] else ends[tp]) for tp in tps
-        }
-        client.assign([*tps, *requests])
-        await client.commit(offsets | await client.end_offsets(requests))
-    return True
 
 
 async def publish_items(kafka: KafkaConfig, topic: str, items: Iterable[Item]) -> int:

@@ -29,6 +29,7 @@ from stream.events import Events, InputConfig
 from stream.kafka.batches import Out, send
 from stream.kafka.changelog import FENCED, claimed
 from stream.kafka.clients import KafkaConfig, gave_up, stop
+from stream.kafka.debts import offsets
 from stream.kafka.fetch import fetched
 from stream.kafka.placing import placed
 from stream.kafka.topics import TopicsConfig
@@ -97,8 +98,8 @@ class Rekeying(ConsumerRebalanceListener):
     def status(self) -> dict[str, Any]:
         return {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
 
-    async def run(self, until: Mapping[TopicPartition, int] | None = None) -> None:
-        """For ever, or until what is ours is copied up to these offsets.
+    async def run(self) -> None:
+        """For ever.
 
         Raises:
             BrokerError: the broker went away, or refused something.
@@ -108,10 +109,9 @@ class Rekeying(ConsumerRebalanceListener):
         try:
             await client.start()
             client.subscribe(self._config.names, listener=self)
-            while self._failure is None and not (until is not None and await self._reached(client, until)):
+            while self._failure is None:
                 await self._turn(client)
-            if self._failure is not None:
-                raise self._failure
+            raise self._failure
         except KafkaError as error:
             raise gave_up("re-keying", error) from error
         finally:
@@ -170,11 +170,6 @@ class Rekeying(ConsumerRebalanceListener):
                 outs.append(Out(keys[i], value, [("traceparent", trace)] if trace else None, stamps[offsets[i]]))
             yield int(at[order[start]]), outs
 
-    async def _reached(self, client: AIOKafkaConsumer, until: Mapping[TopicPartition, int]) -> bool:
-        if not self._producers:
-            return False
-        return all([await client.position(tp) >= until[tp] for tp in self._producers if tp in until])
-
     # What the group gives and takes
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # pyright: ignore
@@ -208,3 +203,24 @@ class Rekeying(ConsumerRebalanceListener):
     async def _let_go(self, tps: Sequence[TopicPartition]) -> None:
         leaving = [self._producers.pop(tp) for tp in tps if tp in self._producers]
         await asyncio.gather(*(producer.stop() for producer in leaving), return_exceptions=True)
+
+
+async def copied(
+    kafka: KafkaConfig, topics: TopicsConfig, config: InputConfig, partitions: int, until: Mapping[TP, int]
+) -> None:
+    """Copy, beside whoever does already, and return when all is copied up to these offsets."""
+    plain: dict[str, Any] = {**kafka.producer(), "enable_idempotence": False}
+    letters = AIOKafkaProducer(**plain)
+    await letters.start()
+    copying = asyncio.ensure_future(Rekeying(kafka, topics, config, partitions, letters).run())
+    try:
+        while not copying.done():
+            there = {TP(*tp): at.offset for tp, at in (await offsets(kafka, group(topics))).items()}
+            if all(there.get(tp, 0) >= end for tp, end in until.items() if end):
+                return
+            await asyncio.wait([copying], timeout=FETCH_WAIT_S)
+        copying.result()
+    finally:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
+        await letters.stop()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from stream.answers.progress import Progress
 from stream.answers.settling import Settling
 from stream.kafka.batches import Record, plain
 from stream.kafka.changelog import Changelog, Fenced
+from stream.kafka.debts import Note
 from stream.process.memory import Spent, give_back
 from stream.trends import Trends, merged
 from stream.windows.columns import Columns
@@ -91,6 +92,8 @@ class State(Settling):
         self.on_fenced: Callable[[], None] = lambda: None
         self.on_left: Callable[[int, list[str]], None] = lambda partition, users: None
         self.debts_of: Callable[[set[int]], Awaitable[dict[TP, int]]] = _no_debts
+        self.noting: Callable[[dict[TP, int]], dict[TP, Note]] = _owed
+        self.unread: Callable[[], Set[TP]] = frozenset
         self._changelog = changelog
         self._windows_topic = windows_topic
         self._trends_topic = trends_topic
@@ -107,8 +110,8 @@ class State(Settling):
     def committable(self) -> dict[TP, int]:
         return self.progress.committable()
 
-    def owed(self) -> dict[TP, int]:
-        return self.progress.owed()
+    def notes(self) -> dict[TP, Note]:
+        return self.noting(self.progress.owed())
 
     async def flush(self) -> set[int]:
         """Write every touched row and count of the owned partitions, each partition in one transaction."""
@@ -237,6 +240,10 @@ class State(Settling):
     def _restore_trends(self, partition: int, records: Sequence[Any]) -> None:
         self.trends[partition].restore({record.key: record.value for record in records})
         self.trends.changed()
+
+
+def _owed(first: dict[TP, int]) -> dict[TP, Note]:
+    return {tp: Note(offset) for tp, offset in first.items()}
 
 
 async def _no_debts(owned: set[int]) -> dict[TP, int]:

@@ -128,9 +128,11 @@ def _asked(engine: Engine, paper: Paper, online: OnlineScores) -> Iterator[tuple
     h = paper.asked.histories
     if not len(h):
         return
+    profiles = engine.profiles(h)
     with _attention(engine) as seen:
-        fused = engine.encode(h, engine.profiles(h), explained=True)
-        weights = seen[-1] if seen else None
+        engine.encode(h, profiles)
+    weights = seen[-1] if seen else None
+    fused = engine.encode(h, profiles, explained=True)
     found = engine.candidates(h, fused, _exact(engine), online, CANDIDATES)
     window, rows = engine.window_rows(h)
     for b, ranked in enumerate(engine.rank(h, fused, found, online, LIST)):

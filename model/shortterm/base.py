@@ -12,7 +12,6 @@ Names: B rows, K positions, D the length of a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,6 @@ TIME_BUCKETS = 26
 ACTIONS = 16
 NEWEST = 5
 """Interactions that a window is read without, one at a time, where it is to be said what each of them gives."""
-
-Again = Callable[[], Tensor]
-"""Reads windows again without each of their newest interactions, oldest first: f32[B,NEWEST,D]. Where there was none
-to leave out, what it says means nothing.
-"""
 
 
 def time_bucket(ms: Tensor) -> Tensor:
@@ -59,17 +53,20 @@ class ShortTerm(nn.Module):
         h_BQD = self.out(self.norm(x_BQD)) * there_BK[:, -x_BQD.shape[1] :, None]
         return h_BQD[:, -1] if last else h_BQD
 
-    def entered(self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor) -> Tensor:
-        """What is read, f32[B,K,D]: items with their actions, and with the time since the one before."""
-        gaps_BK = F.pad((times_BK[:, 1:] - times_BK[:, :-1]) * there_BK[:, :-1], (1, 0))
+    def entered(
+        self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor, back: int = 1
+    ) -> Tensor:
+        """What is read, f32[B,K,D]: items with their actions, and with the time since the one so many places before."""
+        gaps_BK = F.pad((times_BK[:, back:] - times_BK[:, :-back]) * there_BK[:, :-back], (back, 0))
         x_BKD = items_BKD + self.action(actions_BK) + self.gap(time_bucket(gaps_BK))
         return self.drop(x_BKD) * there_BK[..., None]
 
     def followed(
         self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor
-    ) -> tuple[Tensor, Again | None]:
-        """`forward` of the newest position, f32[B,D], and how to read again without what is newest; None where that is
-        no shorter than to read from the beginning.
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` of the newest position, f32[B,D], and the same of the windows without each of their newest
+        interactions, oldest first, f32[B,NEWEST,D]: where there was none to leave out, what it says means nothing. None
+        where to read them again is no shorter than from the beginning.
         """
         return self(items_BKD, actions_BK, times_BK, there_BK, last=True), None
 
@@ -88,25 +85,13 @@ class Look(nn.Module):
 
     def forward(self, states_BKD: Tensor, there_BK: Tensor, queries: int) -> Tensor:
         """f32[B,queries,D] for the newest `queries` positions."""
-        q_BQD = states_BKD[:, -queries:]
-        weights_BQK = self.query(q_BQD) @ states_BKD.transpose(1, 2) / math.sqrt(states_BKD.shape[-1])
-        context_BQD = weights_BQK.masked_fill(hidden(there_BK, queries), -torch.inf).softmax(-1) @ states_BKD
-        return torch.tanh(self.join(torch.cat([q_BQD, context_BQD], -1)))
+        return self.at(states_BKD[:, -queries:], states_BKD, hidden(there_BK, queries))
 
-    def of(self, old_BKD: Tensor, old_BVK: Tensor, new_BVSD: Tensor, new_BVS: Tensor) -> Tensor:
-        """The same for the last of V states that each go on from some of the same K: f32[B,V,D]. Two masks say which
-        of the old ones and of its own each may see, bool.
-        """
-        q_BVD = new_BVSD[:, :, -1]
-        asked_BVD = self.query(q_BVD) / math.sqrt(q_BVD.shape[-1])
-        own_BVS = (new_BVSD * asked_BVD[:, :, None]).sum(-1)
-        seen_BVX = torch.cat([old_BVK, new_BVS], -1)
-        seen_BVX[..., -1] = True  # itself, as in `hidden`
-        weights_BVX = torch.cat([asked_BVD @ old_BKD.transpose(1, 2), own_BVS], -1)
-        weights_BVX = weights_BVX.masked_fill(~seen_BVX, -torch.inf).softmax(-1)
-        of_old_BVK, of_own_BVS = weights_BVX.split([old_BKD.shape[1], new_BVS.shape[2]], -1)
-        context_BVD = of_old_BVK @ old_BKD + (of_own_BVS[..., None] * new_BVSD).sum(2)
-        return torch.tanh(self.join(torch.cat([q_BVD, context_BVD], -1)))
+    def at(self, looking_BQD: Tensor, states_BKD: Tensor, hidden_BQK: Tensor) -> Tensor:
+        """f32[B,Q,D] for Q states that look at K, but for those that are hidden from them."""
+        weights_BQK = self.query(looking_BQD) @ states_BKD.transpose(1, 2) / math.sqrt(states_BKD.shape[-1])
+        context_BQD = weights_BQK.masked_fill(hidden_BQK, -torch.inf).softmax(-1) @ states_BKD
+        return torch.tanh(self.join(torch.cat([looking_BQD, context_BQD], -1)))
 
 
 def hidden(there_BK: Tensor, queries: int) -> Tensor:

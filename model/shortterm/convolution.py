@@ -6,14 +6,11 @@ layers of width 3 see 7 interactions and four see 31; what is padded is zero for
 
 from __future__ import annotations
 
-from itertools import pairwise
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.shortterm.again import AT_ONCE, IN_TURN, MANY, Ends, looked, read_on
-from model.shortterm.base import NEWEST, Again, Look, ShortTerm
+from model.shortterm.again import Ways
+from model.shortterm.base import NEWEST, Look, ShortTerm
 from model.shortterm.recurrent import Recurrent
 
 WIDTH = 3
@@ -38,56 +35,38 @@ class CnnEncoder(ShortTerm):
 
     def followed(
         self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor
-    ) -> tuple[Tensor, Again | None]:
+    ) -> tuple[Tensor, Tensor | None]:
         if self.states is None or self.look is None or self.training or there_BK.shape[1] <= NEWEST:
             return super().followed(items_BKD, actions_BK, times_BK, there_BK)
-        net, look = self.states.net, self.look
+        net = self.states.net
         assert isinstance(net, nn.LSTM)
-        x_BKD = self.entered(items_BKD, actions_BK, times_BK, there_BK)
-        layers: list[tuple[Convolution, Tensor]] = []
+        given = items_BKD, actions_BK, times_BK, there_BK
+        x_BKD, ways = self.entered(*given), Ways.of(len(there_BK), there_BK.shape[1], there_BK.device)
+        x_BPD = ways.entered(x_BKD, self.entered(*(part[:, -NEWEST - 1 :] for part in given), back=2))
         for layer in self.layers:
             assert isinstance(layer, Convolution)
-            layers.append((layer, x_BKD))
+            x_BPD = x_BPD + layer.on(ways.near(x_BKD, x_BPD, layer.steps))
             x_BKD = (x_BKD + layer(x_BKD)) * there_BK[..., None]
-        ways = IN_TURN if len(x_BKD) >= MANY else AT_ONCE
-        cuts = [x_BKD.shape[1] - newest for newest, _ in ways if newest > 1]
-        parts, state, ends = [], None, []
-        for start, end in pairwise([0, *cuts, x_BKD.shape[1]]):
-            states, state = read_on(net, x_BKD[:, start:end], there_BK[:, start:end], state)
-            parts.append(states)
-            if end in cuts:
-                ends.append(Ends.of(*ways[len(ends)], state, there_BK))
-        states_BKD = torch.cat(parts, 1)
-
-        def again() -> Tensor:
-            new = []
-            for end in ends:
-                x_XSD, there_XS1 = end.entered(self, items_BKD, actions_BK, times_BK), end.there_XS[..., None]
-                for layer, before_BKD in layers:
-                    x_XSD = (x_XSD + layer.on(end.context(before_BKD, layer.pad), x_XSD)) * there_XS1
-                new.append(end.read(net, x_XSD))
-            found_BVD, there_BV1 = looked(look, states_BKD, there_BK, ends, new)
-            return self.out(self.norm(found_BVD)) * there_BV1
-
-        return self.out(self.norm(look(states_BKD, there_BK, 1)))[:, 0] * there_BK[:, -1:], again
+        states_BZD, there_BZ = ways.read(net, x_BKD, x_BPD, there_BK)
+        last_BQD, there_BQ1 = ways.last(states_BZD), ways.last(there_BZ[..., None])
+        found_BQD = self.look.at(last_BQD, states_BZD, ways.hidden(there_BZ))
+        h_BQD = self.out(self.norm(found_BQD)) * there_BQ1
+        return h_BQD[:, 0], h_BQD[:, 1:]
 
 
 class Convolution(nn.Module):
-    """ReLU of a convolution over a position and what is up to `2 * skip` places before it."""
+    """ReLU of a convolution over a position and those `skip` and `2 * skip` places before it."""
 
     def __init__(self, dim: int, skip: int) -> None:
         super().__init__()
-        self.pad = (WIDTH - 1) * skip
+        self.steps = tuple(range((WIDTH - 1) * skip, -1, -skip))
         self.conv = nn.Conv1d(dim, dim, WIDTH, dilation=skip)
 
     def forward(self, x_BKD: Tensor) -> Tensor:
-        return F.relu(self.conv(F.pad(x_BKD.transpose(1, 2), (self.pad, 0)))).transpose(1, 2)
+        return F.relu(self.conv(F.pad(x_BKD.transpose(1, 2), (self.steps[0], 0)))).transpose(1, 2)
 
-    def on(self, before_BPD: Tensor, x_BKD: Tensor) -> Tensor:
-        """`forward` of positions that stand behind others, `pad` of them. For a few positions of many rows, one product
-        costs less than a convolution does.
+    def on(self, near_BPWD: Tensor) -> Tensor:
+        """`forward` of P positions, f32[B,P,D], from those that it is over, the furthest first. For a few positions of
+        many rows, one product costs less than a convolution does.
         """
-        all_BXD = torch.cat([before_BPD, x_BKD], 1)
-        skip, size = self.pad // (WIDTH - 1), x_BKD.shape[1]
-        near_BKE = torch.cat([all_BXD[:, at * skip : at * skip + size] for at in range(WIDTH)], 2)
-        return F.relu(F.linear(near_BKE, self.conv.weight.permute(0, 2, 1).flatten(1), self.conv.bias))
+        return F.relu(F.linear(near_BPWD.flatten(2), self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias))

@@ -8,20 +8,21 @@ That is as true after a crash as before it, and costs no memory however long the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from faust.types import TP
 
 from model.history import ACTION_CODE
 from stream.answers.emission import Silence
 from stream.answers.progress import Trigger, Waiting
+from stream.answers.turns import Stance, Turns
 from stream.windows.columns import Columns
 
 if TYPE_CHECKING:
-    from faust.types import TP
-
     from stream.state import State
 
 log = logging.getLogger(__name__)
@@ -30,40 +31,65 @@ CHUNK = 1000
 """Users of one debt: it is paid when all of them are answered, and a crash repeats the lists of those that are open."""
 
 
+class Reach(Protocol):
+    """How far topic partitions were read (`stream.kafka.transport.BatchConsumer`)."""
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        """How many offsets lie between the next one to be applied and the log's end; None where that is not known."""
+        ...
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        """Whether all is applied that was there when the partition became ours."""
+        ...
+
+    def committed(self, tp: TP) -> int:
+        """The next offset that was committed; 0 where none was."""
+        ...
+
+
 class Debts:
     """Begins and ends the silences of owned partitions.
 
     Args:
         topics: action -> input topic, of the actions that cause a list.
-        behind: how far a topic partition is behind (`BatchConsumer.behind`); None where that is not known yet.
+        read: what is known of how far a topic partition was read, and committed.
         restored: whether the rows of the owned partitions are there.
         wake: called when users are to be answered.
+
+    `holding`: nothing more is to be taken in, so that what was is answered, and silence begins exactly there; `hurry`
+    is told when that begins and ends. `news`: set when silence has begun so, which is to be committed at once, as the
+    other version waits for it.
     """
 
     def __init__(
         self,
         state: State,
         silence: Silence,
+        turns: Turns,
         topics: Mapping[str, str],
-        behind: Callable[[TP, int | None], int | None],
+        read: Reach,
         restored: Callable[[], bool],
         wake: Callable[[], None],
     ) -> None:
         self._state = state
         self._silence = silence
+        self._turns = turns
         self._topics = {ACTION_CODE[action]: topic for action, topic in topics.items()}
-        self._behind = behind
+        self._read = read
         self._restored = restored
         self._wake = wake
         self._applied: dict[TP, int] = {}
         self._until: dict[int, np.ndarray] = {}
+        self.holding = False
+        self.hurry: Callable[[bool], None] = lambda hurried: None
+        self.news = asyncio.Event()
 
     def quiet(self, tp: TP, first: int) -> bool:
         """Whether a batch that begins at offset `first` is to be applied in silence."""
         silence, progress = self._silence, self._state.progress
-        if silence.max_lag is not None and (lag := self._behind(tp, first)) is not None:
+        if silence.max_lag is not None and (lag := self._read.behind(tp, first)) is not None:
             silence.measured(tp, lag)
-        if silence.silent(tp.partition):
+        if self._is_silent(tp.partition):
             progress.hush(tp.partition)
         return tp.partition in progress.quiet
 
@@ -75,27 +101,82 @@ class Debts:
         self._applied.clear()
         self._until.clear()
         self._silence.forget()
+        self._hold(False)
 
     def tend(self, inputs: Sequence[TP]) -> None:
         """Begin and end silences, as things stand; `inputs`: the owned partitions of all input topics."""
         silence, progress = self._silence, self._state.progress
         if silence.max_lag is not None:
             for tp in inputs:
-                if (lag := self._behind(tp, self._applied.get(tp))) is not None:
+                if (lag := self._read.behind(tp, self._applied.get(tp))) is not None:
                     silence.measured(tp, lag)
-        for partition in sorted({tp.partition for tp in inputs}):
-            if silence.silent(partition):
+        partitions = sorted({tp.partition for tp in inputs})
+        for partition in partitions:
+            if self._is_silent(partition):
                 progress.hush(partition)
             elif partition in progress.quiet and self._restored():
                 self._speak(partition)
+        falling = {p for p in partitions if self._turns.stance(p) is Stance.FALLS_SILENT}
+        self._fall_silent(falling, [tp for tp in inputs if tp.partition in falling])
+
+    # Turns
+
+    def floor(self, tp: TP) -> int:
+        """The offset below which events were another state version's to answer."""
+        return self._turns.floor(tp)
+
+    def mute(self, partition: int) -> bool:
+        """Whether it is another state version that answers, requests too, or whose turn it is has not been heard."""
+        return self._silence.paused is None or self._turns.silent(partition)
+
+    def _is_silent(self, partition: int) -> bool:
+        """Whether lists are held back; a turn that has come is taken note of."""
+        turns, stance = self._turns, self._turns.stance(partition)
+        if stance in (Stance.BEGINS, Stance.FALLS_SILENT) and turns.turn is not None:
+            if turns.missed(partition):
+                self._state.progress.silent_from(partition, turns.floors(partition))
+                turns.take(partition, turns.turn.began)
+            if stance is Stance.BEGINS:
+                turns.take(partition, turns.turn.number)
+        return stance is Stance.SILENT or self._silence.silent(partition)
+
+    def _fall_silent(self, falling: set[int], inputs: Sequence[TP]) -> None:
+        """Take nothing more in until all that was is answered; from there on there is silence.
+
+        A former owner may have died after its last commit: it can have answered what was there when the partitions
+        became ours, and no more. So that is taken in first, and answered again.
+        """
+        turns, progress = self._turns, self._state.progress
+        ready = bool(falling) and self._restored()
+        self._hold(ready and all(self._read.reread(tp, self._applied.get(tp)) for tp in inputs))
+        if not self.holding or not progress.paid or turns.turn is None:
+            return
+        done = progress.committable()
+        for partition in falling:
+            before, first = progress.silence(partition), {}
+            for tp in (TP(topic, partition) for topic in turns.topics):
+                at = done.get(tp, self._read.committed(tp))
+                first[tp] = max(turns.floor(tp), min(at, before.get(tp, at)))
+            progress.silent_from(partition, first)
+            turns.take(partition, turns.turn.number)
+        log.info("partitions %s: all that was taken in is answered, and there is silence", sorted(falling))
+        self._hold(False)
+        self.news.set()
+
+    def _hold(self, holding: bool) -> None:
+        if holding != self.holding:
+            self.holding = holding
+            self.hurry(holding)
 
     def _speak(self, partition: int) -> None:
         columns, progress = self._state.columns, self._state.progress
-        owed = progress.silence(partition)
+        owed = {tp: max(first, self._turns.floor(tp)) for tp, first in progress.silence(partition).items()}
         speaking = self._speaking(columns)
         rows = columns.of(partition)
         applied = columns.applied[rows]
-        self._until[partition] = np.where(speaking, applied.max(axis=0, initial=-1), np.iinfo(np.int64).max)
+        floor = np.array([self._turns.floor(TP(topic, partition)) for topic in columns.topics], np.int64)
+        until = np.maximum(applied.max(axis=0, initial=-1), floor - 1)  # what is below a floor causes no list
+        self._until[partition] = np.where(speaking, until, np.iinfo(np.int64).max)
         users = progress.speak(partition, owed_lists(columns, rows, owed))
         if users:
             log.info(

@@ -124,6 +124,7 @@ class Pace:
 
     def __init__(self, interval_s: float) -> None:
         self._interval = interval_s
+        self.hurried = False  # nobody is too early then: a silence is to begin, and nobody owed a list in it
         self._last: OrderedDict[Key, float] = OrderedDict()
         self._deferred: dict[Key, Waiting] = {}
         self._due: list[tuple[float, Key]] = []
@@ -131,7 +132,7 @@ class Pace:
     def early(self, key: Key, now: float) -> bool:
         """Whether the user had a list less than an interval ago."""
         last = self._last.get(key)
-        return last is not None and now < last + self._interval
+        return not self.hurried and last is not None and now < last + self._interval
 
     def defer(self, w: Waiting, one: Callable[[Waiting, Waiting], Waiting]) -> None:
         """Keep a user who came too early; `one` makes one of two, where the user is kept already."""
@@ -145,13 +146,15 @@ class Pace:
     def due(self, now: float) -> list[Waiting]:
         """Those whose interval is over, soonest first; they are kept no more."""
         out: list[Waiting] = []
-        while self._due and self._due[0][0] <= now:
+        while self._due and (self.hurried or self._due[0][0] <= now):
             out.append(self._deferred.pop(heapq.heappop(self._due)[1]))
         return out
 
     def next_in(self, now: float) -> float | None:
         """Seconds until someone is due; None where nobody is kept."""
-        return max(0.0, self._due[0][0] - now) if self._due else None
+        if not self._due:
+            return None
+        return 0.0 if self.hurried else max(0.0, self._due[0][0] - now)
 
     def spoke(self, keys: Iterable[Key], now: float) -> None:
         """These users are being answered."""

@@ -206,6 +206,11 @@ class Progress:
         """Whether all that was applied is answered, or owed."""
         return not self._open
 
+    @property
+    def paid(self) -> bool:
+        """Whether, besides, nobody is owed a list but in a silence."""
+        return not self._open and not self._debts
+
     # Users who are owed a list
 
     def owe(self, tp: TP, first: int) -> None:
@@ -226,6 +231,12 @@ class Progress:
             self._owe(chunk.ticket)
             self.done(chunk.ticket, len(chunk.users))
         self._backlog = deque(chunk for chunk in self._backlog if chunk.partition != partition)
+
+    def silent_from(self, partition: int, first: Mapping[TP, int]) -> None:
+        """Silence begins, or goes on, and what is owed since then begins at these offsets, whatever was said before."""
+        self.hush(partition)
+        others = {tp: at for tp, at in self._silent.items() if tp.partition != partition}
+        self._silent = others | dict(first)
 
     def silence(self, partition: int) -> dict[TP, int]:
         """First offsets of what was applied in silence."""

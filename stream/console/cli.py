@@ -11,7 +11,19 @@ import sys
 
 import typer
 
-from stream.console import broker, data, evaluating, models, replaying, running, topics, training
+from stream.console import (
+    broker,
+    cutover,
+    data,
+    evaluating,
+    history,
+    models,
+    replaying,
+    running,
+    topics,
+    training,
+    trial,
+)
 from stream.console.common import Bootstrap, err, out, quiet, settings
 
 app = typer.Typer(
@@ -33,11 +45,14 @@ for command in (
     data.send,
     data.request,
     replaying.replay,
-    running.backfill,
+    history.backfill,
+    history.verify,
+    cutover.cut_over,
     running.pause,
     running.resume,
     training.train,
     evaluating.evaluate,
+    trial.trial,
     running.tail,
 ):
     app.command()(command)

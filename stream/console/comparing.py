@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 PROTOCOL = "variants"
 
 
-def compare(data: str, as_json: bool) -> None:
+def compare(data: str, as_json: bool, kafka: str | None = None) -> None:
     """Read lists and feedback from a folder or from the topics, and tell how variants compare."""
     from model.evaluation.variants import MISMATCH, as_dict
     from model.evaluation.variants import compare as compared
     from stream.lists.variants import shares
     from stream.logged import columns, of
 
-    s = settings()
+    s = settings(kafka)
     log = run(of(data, s.kafka, s.topics))
     logged, repeated = columns(log)
     found = compared(logged, shares(s.variants) if s.variants else None)

@@ -12,14 +12,17 @@ import typer
 
 from stream.console.audits import Groups, explain
 from stream.console.audits import noise as put_noise
-from stream.console.common import Json, out, progress, settings
+from stream.console.common import Bootstrap, Json, out, progress, settings
 from stream.console.comparing import PROTOCOL as VARIANTS
 from stream.console.comparing import compare
+from stream.console.histories import Data, Since, Until, Wanted, catalogued
 from stream.console.offpolicy import OUTCOMES, POLICIES, off_policy
 from stream.console.offpolicy import PROTOCOL as OFF_POLICY
-from stream.console.training import Data, catalogued, texts_of
+from stream.console.training import texts_of
+from stream.errors import ConfigError
 
 if TYPE_CHECKING:
+    from model.catalog import Catalog
     from model.dataset import Dataset
     from model.evaluation.exams import World
 
@@ -90,14 +93,19 @@ def evaluate(
         str, typer.Option(help="off-policy: what a list is worth by what came of it, as clicked=1,bought=5.")
     ] = OUTCOMES,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a plot: PNG, SVG or PDF.")] = None,
+    since: Since = None,
+    until: Until = None,
+    kafka: Bootstrap = None,
     as_json: Json = False,
 ) -> None:
     """Compare methods on a data set under a protocol. Example: eddyline evaluate movielens-100k --models counts,ease"""
+    if protocol in (VARIANTS, OFF_POLICY) and (since or until):
+        raise ConfigError(f"--protocol {protocol} reads lists and feedback whole", "leave --since and --until out")
     if protocol == VARIANTS:
-        compare(data, as_json)
+        compare(data, as_json, kafka)
         return
     if protocol == OFF_POLICY:
-        off_policy(data, policies, outcomes, as_json)
+        off_policy(data, policies, outcomes, as_json, kafka)
         return
     from model.config import TrainConfig
     from model.evaluation.methods.lived import ways
@@ -107,7 +115,8 @@ def evaluate(
     from model.evaluation.report import as_dict, draw, drawable, of_values, plain, shown
     from model.evaluation.values import engines, told
 
-    found, world = _world(data, protocol, begin, k, keep, shards)
+    found, catalog = catalogued(Wanted.of(data, since, until, kafka))
+    world = world_of(found, catalog, protocol, begin, k, keep, shards)
     splits = (begin - 0.05, begin, 1.0)
     named = named_in(models) or defaults(protocol, (world.train or TrainConfig()).model)
     if noise:
@@ -150,23 +159,28 @@ def named_in(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
 
 
-def _world(
-    data: str, protocol: str, begin: float, k: int | None, keep: str | None, shards: int
-) -> tuple[Dataset, World]:
-    """The data set, and what methods may know of it, as the settings say."""
+def world_of(
+    found: Dataset,
+    catalog: Catalog,
+    protocol: str = "temporal",
+    begin: float = 0.9,
+    k: int | None = None,
+    keep: str | None = None,
+    shards: int = 1,
+) -> World:
+    """What methods may know of a data set, as the settings say."""
     from model.encoder import TextEncoder
     from model.evaluation.exams import World
     from model.evaluation.protocols import length_of, trained_for
     from model.people import People
 
-    found, catalog = catalogued(data)
     s = settings()
     # Models choose on the events that other methods' settings are chosen on, where these are the last that are learned.
     held_out = {"held_out": 0.05 / begin} if protocol == "temporal" else {}
     how = trained_for(protocol, s.train.model_copy(update=held_out))
     # Without a disk cache: what users did would lie there as vectors for ever, and what was tried with texts.
     encoder = TextEncoder(s.encoder.name, precision=s.encoder.precision)
-    world = World(
+    return World(
         found.events,
         catalog,
         found.items,
@@ -184,4 +198,3 @@ def _world(
         shards=shards,
         people=People.of(found.people.values()),
     )
-    return found, world

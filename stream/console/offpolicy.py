@@ -28,12 +28,12 @@ OUTCOMES = "clicked"
 SHOWN = "shown"
 
 
-def off_policy(data: str, policies: str, outcomes: str, as_json: bool) -> None:
+def off_policy(data: str, policies: str, outcomes: str, as_json: bool, kafka: str | None = None) -> None:
     """Print the value of a list under each policy, with intervals."""
     from stream.logged import FEEDBACK, LISTS, of
 
     wanted, worth = _policies(policies), _outcomes(outcomes)
-    s = settings()
+    s = settings(kafka)
     log = run(of(data, s.kafka, s.topics))
     logged = columns(log, worth)
     if not len(logged):

@@ -1,4 +1,4 @@
-"""`eddyline worker`, `backfill`, `tail`, `demo`: what runs until it is stopped."""
+"""`eddyline worker`, `tail`, `demo`: what runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -23,34 +23,19 @@ def worker(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     shadow: Annotated[bool | None, typer.Option(help="Also write the fallback's lists to the shadow topic.")] = None,
+    silent: Annotated[
+        bool, typer.Option("--silent", help="Send no lists until a cut-over to this state version.")
+    ] = False,
     status_port: StatusPort = None,
     verbose: Verbose = False,
 ) -> None:
     """Run the pipeline: events in, recommendations out. Example: eddyline worker --state v1"""
+    from stream.ingest import Reading
     from stream.process.worker import Run, work
 
     logs(verbose)
     s = settings(kafka, role=role, state__name=state, recommend__device=device, recommend__shadow=shadow)
-    raise typer.Exit(run(work(s, Run(status_port=status_port))))
-
-
-def backfill(
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The new state version.")],
-    kafka: Bootstrap = None,
-    since: Annotated[str | None, typer.Option(help="ISO 8601 time to begin at; default: the earliest event.")] = None,
-    serve: Annotated[bool, typer.Option(help="Go on as its worker once it has caught up.")] = False,
-    status_port: StatusPort = None,
-    verbose: Verbose = False,
-) -> None:
-    """Read history anew into a new state version, silently until caught up. Example: eddyline backfill --as v2"""
-    from stream.process.worker import backfill as run_backfill
-
-    logs(verbose)
-    s = settings(kafka, state__name=name)
-    code = run(run_backfill(s, _ms(since), serve, status_port))
-    if not code and not serve:
-        out.print(f"state {name} has caught up; run it with: eddyline worker --state {name}")
-    raise typer.Exit(code)
+    raise typer.Exit(run(work(s, Run(status_port, Reading(begins_silent=silent)))))
 
 
 def pause(kafka: Bootstrap = None) -> None:
@@ -98,15 +83,3 @@ def demo(
 
     err.print("eddyline demo: everything runs on this machine; Ctrl-C stops all of it", highlight=False)
     raise typer.Exit(Demo(settings(kafka, recommend__shadow=True), data, once, port, kafka is not None).run())
-
-
-def _ms(text: str | None) -> int | None:
-    from datetime import UTC, datetime
-
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not ISO 8601, such as 2026-11-01T00:00", param_hint="--since") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,5 +1,5 @@
-"""`eddyline train`: a data set into a model folder. Training itself is `model/train.py`; here are its flags, and what
-is told of it.
+"""`eddyline train`: a data set, or the topics themselves, into a model folder. Training itself is `model/train.py`;
+here are its flags, and what is told of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from stream.console.common import Json, err, out, progress, settings
+from stream.console.common import Bootstrap, Json, err, out, progress, settings
+from stream.console.histories import TOPICS, Since, Until, Wanted, catalogued
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
     from model.recommender import Recommender
     from model.search import Found, Trial
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder.")]
 Tell = Callable[[dict[str, Any]], None]
 
 
 def train(
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="movielens-100k, complete-journey, or a folder; none with --from-topics."),
+    ] = None,
+    from_topics: Annotated[
+        bool,
+        typer.Option("--from-topics", help="Train on what is in the input topics, the catalogue and the users topic."),
+    ] = False,
+    since: Since = None,
+    until: Until = None,
+    kafka: Bootstrap = None,
     folder: Annotated[
         str | None, typer.Option("--out", metavar="FOLDER", help="Where the model folder is written: models/DATA.")
     ] = None,
@@ -71,6 +81,8 @@ def train(
 
     eddyline train ./shop --out models/2 --short-term cnn-lstm-attention --long-term buckets --fusion gate
 
+    eddyline train --from-topics --since 30d --out models/4
+
     torchrun --standalone --nproc-per-node 2 -m stream.console.cli train ./shop --out models/3
 
     Flags come before the section [train] of the settings, which has more (EDDYLINE_TRAIN__EMA=0.99, and so on).
@@ -78,6 +90,7 @@ def train(
     from model.parallel import joined
     from stream.lists.serving import pick_device
 
+    wanted = _wanted(data, from_topics, since, until, kafka)
     with joined(pick_device(device)) as (group, on):
         err.quiet = not group.first  # one speaks for all
         parent = _parent(Path(start)) if start else None
@@ -97,12 +110,23 @@ def train(
             parent.model.config.model_dump(exclude={"mix"}) if parent else {},
             adapt_texts,
         )
-        out_folder = Path(folder) if folder else Path("models") / Path(data).resolve().name
-        _made(data, out_folder, end, config, parent, search, tensorboard, as_json, group)
+        out_folder = Path(folder) if folder else Path("models") / Path(wanted.data).resolve().name
+        _made(wanted, out_folder, end, config, parent, search, tensorboard, as_json, group)
+
+
+def _wanted(data: str | None, from_topics: bool, since: str | None, until: str | None, kafka: str | None) -> Wanted:
+    """What to train on. Raises ConfigError."""
+    from stream.errors import ConfigError
+
+    if from_topics and data not in (None, TOPICS):
+        raise ConfigError(f"both {data} and --from-topics are asked for", "leave one of them out")
+    if not from_topics and data is None:
+        raise ConfigError("nothing is said to train on", "name a data set or a folder, or say --from-topics")
+    return Wanted.of(TOPICS if from_topics or data is None else data, since, until, kafka)
 
 
 def _made(
-    data: str,
+    wanted: Wanted,
     path: Path,
     end: float,
     config: TrainConfig,
@@ -118,6 +142,7 @@ def _made(
 
     from model import checkpoint
     from model.board import Board
+    from model.dataset import as_history
     from model.leaning import leanings_of
     from model.people import People
     from model.replay import human
@@ -129,8 +154,10 @@ def _made(
     if path.exists() and not (path / checkpoint.MANIFEST).is_file():  # told now, not after hours of training
         raise checkpoint.ModelFolderError(f"{path}: exists and is no model folder; name another with --out")
     board = Board(Path(tensorboard)) if tensorboard and group.first else None
-    found, catalog = catalogued(data)
-    events = human(found.events.take(slice(0, int(end * len(found.events)))), settings().trends.variation)
+    found, catalog = catalogued(wanted, group)
+    # The share is of events as they are: an evaluation of the rest cuts there too.
+    events = as_history(found.events.take(slice(0, int(end * len(found.events)))))
+    events = human(events, settings().trends.variation)
     named = checkpoint.data_hash(events)
     adapter = parent.model.adapter if parent else _adapter(events, catalog, config, group)
     texts = texts_of(found, catalog, config.device, adapter)
@@ -161,7 +188,8 @@ def _made(
     if parent is not None:
         model.record["parent"] = {"model": parent.model.name, "sha256": parent.sha256, "until": parent.until}
     model.adapter = adapter
-    model.leanings = leanings_of(events, People.of(found.people.values()), catalog, config.action_weights)
+    people = People.of(found.people[user] for user in sorted(found.people))
+    model.leanings = leanings_of(events, people, catalog, config.action_weights)
     checkpoint.save(path, model, datetime.now(UTC), named)
     if as_json:
         print(json.dumps({"metrics": model.metrics, "folder": str(path)}), flush=True)
@@ -265,17 +293,6 @@ def _train_config(
         first = error.errors()[0]
         name = "--" + str(first["loc"][-1]).replace("_", "-")
         raise ConfigError(f"{name} {first['input']}: {first['msg']}", "see eddyline train --help") from error
-
-
-def catalogued(data: str) -> tuple[Dataset, Catalog]:
-    """A data set and its catalogue; what must be said of it is said."""
-    from model.catalog import Catalog
-    from model.datasets import load
-
-    found = load(data, settings().cache)
-    for note in (found.licence, *found.notes):
-        err.print(note, highlight=False, markup=False)
-    return found, Catalog.build(found.items, 1)
 
 
 def reader(device: str, adapter: Adapter | None = None) -> TextEncoder:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -31,9 +31,13 @@ from mode.threads import WorkerThread
 
 from stream.kafka.assignment import Together, check_together, learn
 from stream.kafka.clients import KafkaConfig, gave_up, stop
-from stream.kafka.debts import note
+from stream.kafka.debts import Note, note
 from stream.kafka.fetch import fetched
 from stream.kafka.tables import SERVICES, Put, Restoring, restored
+
+if TYPE_CHECKING:
+    from stream.events import Chunk
+    from stream.past import Unread
 
 FETCH_WAIT_S = 0.2
 """How long a fetch waits for records, and so at most a rebalance for a fetch."""
@@ -46,8 +50,12 @@ class Keeper(Protocol):
         """Next offsets of input partitions whose events are applied and answered."""
         ...
 
-    def owed(self) -> dict[TP, int]:
-        """First offsets of what may be committed although its lists are held back; noted beside what is committed."""
+    def notes(self) -> dict[TP, Note]:
+        """What stands beside what is committed: from which offset on lists are held back."""
+        ...
+
+    def unread(self) -> Set[TP]:
+        """Input partitions that are not to be fetched just now."""
         ...
 
     async def flush(self) -> set[int]:
@@ -129,9 +137,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
         Faust tells this case by words that aiokafka breaks over two lines, and so crashes on it.
         """
-        owned, owed = self.assignment(), cast(BatchConsumer, self.consumer).committing
+        owned, notes = self.assignment(), cast(BatchConsumer, self.consumer).committing
         ours = {
-            TopicPartition(*tp): OffsetAndMetadata(o, note(owed.get(tp), o)) for tp, o in offsets.items() if tp in owned
+            TopicPartition(*tp): OffsetAndMetadata(o, note(notes.get(tp), o))
+            for tp, o in offsets.items()
+            if tp in owned
         }
         try:
             await self._ensure_consumer().commit(ours)
@@ -157,9 +167,10 @@ class BatchConsumer(driver.Consumer):
         self._no_fetch = asyncio.Event()
         self._no_fetch.set()
         self._ends: dict[TP, tuple[int, int]] = {}  # as of the last fetch: our position, and the log's end
+        self._first_ends: dict[TP, int] = {}  # the log's end as of the first fetch of a partition that became ours
         self._fetched: dict[TP, int] = {}
-        self.committing: Mapping[TP, int] = {}
-        self._owed: Mapping[TP, int] = {}
+        self.committing: Mapping[TP, Note] = {}
+        self._noted: Mapping[TP, Note] = {}
         self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
         # What the group has. Faust's own note is of what was tried.
         self.committed: dict[TP, int] = {}
@@ -178,8 +189,13 @@ class BatchConsumer(driver.Consumer):
         active = set(self._get_active_partitions())
         if self._sought != generation:
             active = {tp for tp in active if tp.topic in changelogs}
+        active -= self._keeper.unread()
         if not active:  # to aiokafka, none would mean all
             await self.sleep(FETCH_WAIT_S)
+            return
+        if (past := cast(BatchApp, self.app).past) is not None and (waiting := past.of(active)):
+            async for tp, chunk in self._from_past(past, waiting, generation):
+                yield tp, self._batch_message(tp, chunk, int(chunk.offsets[-1]))
             return
         self._no_fetch.clear()
         try:
@@ -198,6 +214,20 @@ class BatchConsumer(driver.Consumer):
         if self.app.in_recovery:
             for message in self._markers(changelogs, active, set(records)):
                 yield message.tp, message
+
+    async def _from_past(self, past: Unread, waiting: Sequence[TP], generation: int) -> AsyncIterator[tuple[TP, Chunk]]:
+        """The next of what was in these partitions before the brokers' earliest."""
+        for tp in waiting:
+            self._no_fetch.clear()
+            try:
+                chunk = await asyncio.to_thread(past.chunk, tp)
+            finally:
+                self._no_fetch.set()
+            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            past.took(tp, chunk)
+            if chunk is not None:
+                yield tp, chunk
 
     def _markers(self, changelogs: set[str], active: set[TP], told: set[TP]) -> Iterable[Any]:
         """Empty messages for changelog partitions that were read to where only transaction markers are.
@@ -248,6 +278,7 @@ class BatchConsumer(driver.Consumer):
             state = self._partition(tp)
             if state is not None and state.has_valid_position and state.lso is not None:
                 self._ends[tp] = state.position, state.lso
+                self._first_ends.setdefault(tp, state.lso)
 
     def behind(self, tp: TP, applied: int | None) -> int | None:
         """How many offsets lie between `applied`, the next offset to be applied (None: not known), and the end of what
@@ -262,6 +293,11 @@ class BatchConsumer(driver.Consumer):
         # The log may go on with a transaction's markers, which are offsets and never applied.
         return max(0, end - (position if applied > fetched else applied))
 
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        """Whether all is applied that was there when the partition became ours; `applied` as in `behind`."""
+        left = self.behind(tp, applied)
+        return left is not None and self._ends[tp][1] - left >= self._first_ends[tp]
+
     async def perform_seek(self) -> None:
         """Put input partitions where they are to be read from; none is fetched before Faust resumes the flow after it.
 
@@ -272,6 +308,9 @@ class BatchConsumer(driver.Consumer):
         self.stop_flow()
         await self._no_fetch.wait()
         await super().perform_seek()
+        if (past := cast(BatchApp, self.app).past) is not None:
+            for tp, join in past.begin(self.committed).items():
+                await self._seek(tp, join)  # not `seek`: Faust then takes what comes before for read
         self._sought = generation
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -280,14 +319,16 @@ class BatchConsumer(driver.Consumer):
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what is applied, flushed, and answered or owed.
 
-        1. Snapshot the offsets whose whole batches are applied and answered, and those from which lists are owed.
+        1. Snapshot the offsets whose whole batches are applied and answered, and what is noted beside them.
         2. Flush every row that was touched: those batches' rows are among them.
         3. Commit the snapshot: a crash before this costs a repeat, which rows then skip.
         """
-        offsets, owed = self._keeper.committable(), self._keeper.owed()
+        offsets, notes = self._keeper.committable(), self._keeper.notes()
         durable = await self._keeper.flush()
-        news = {tp for tp in owed.keys() | self._owed.keys() if owed.get(tp) != self._owed.get(tp)}
-        known = {tp: at for tp in news if (at := self.committed.get(tp))}
+        news = {tp for tp in notes.keys() | self._noted.keys() if notes.get(tp) != self._noted.get(tp)}
+        known = {
+            tp: at for tp in news if (at := self.committed.get(tp)) or (at == 0 and tp in notes and notes[tp].turn)
+        }
         ours = {
             tp: offset
             for tp, offset in (known | offsets).items()
@@ -295,11 +336,11 @@ class BatchConsumer(driver.Consumer):
         }
         if not ours:
             return False
-        self.committing = owed
+        self.committing = notes
         if not await self._commit_offsets(ours):
             return False
-        kept = {tp: first for tp, first in self._owed.items() if tp not in ours}
-        self._owed = kept | {tp: owed[tp] for tp in ours if tp in owed}
+        kept = {tp: said for tp, said in self._noted.items() if tp not in ours}
+        self._noted = kept | {tp: notes[tp] for tp in ours if tp in notes}
         self.committed.update(ours)
         return True
 
@@ -327,9 +368,10 @@ class BatchConsumer(driver.Consumer):
             await asyncio.wait_for(self._no_fetch.wait(), 10 * FETCH_WAIT_S + self.app.conf.broker_request_timeout)
             check_together(assigned, self.app.tables.changelog_topics)
             self._ends.clear()
+            self._first_ends.clear()
             self._fetched.clear()
             await self._keeper.claim(assigned)
-            self._owed = self._keeper.owed()
+            self._noted = self._keeper.notes()
         except Exception as error:
             await self.crash(error)
             raise
@@ -353,6 +395,7 @@ class BatchApp(faust.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.restoring = Restoring()
+        self.past: Unread | None = None
 
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""

@@ -22,12 +22,16 @@ from model.engine import Engine
 from model.fatigue import FatigueConfig
 from model.mix import Mix
 from model.online import Counts, OnlineParams, OnlineScores
+from model.recommender import Recommender
 from model.reweighed import reweighed
-from stream.errors import EddylineError
+from stream.errors import EddylineError, ModelError
+from stream.lists.arrivals import told
+from stream.lists.depot import Depot
 from stream.lists.indexes import Indexes, ItemIndex
 from stream.lists.lineup import Lineup
-from stream.lists.release import NAME, Release, checked
+from stream.lists.release import NAME, Release
 from stream.lists.variants import FALLBACK, Split, VariantConfig, under
+from stream.lists.warming import warm
 from stream.trends import Snapshot, TrendsConfig, joined
 
 log = logging.getLogger(__name__)
@@ -69,7 +73,8 @@ class Served:
 class Builder:
     """Builds one `Lineup` after another, on one thread; `before` is what the one before has left.
 
-    variants: with the shadows; split: who gets which of the others; trends: how counts are read.
+    depot: where releases are; variants: with the shadows; split: who gets which of the others; trends: how counts are
+    read.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Builder:
         encoder: TextEncoder,
         device: str,
         indexes: Indexes,
+        depot: Depot,
         trends: TrendsConfig,
         window_ttl_ms: int | None,
         rank: RankConfig,
@@ -86,6 +92,7 @@ class Builder:
         self.encoder = encoder
         self._device = device
         self._indexes = indexes
+        self._depot = depot
         self._trends = trends
         self._window_ttl_ms = window_ttl_ms
         self._rank = rank
@@ -107,9 +114,13 @@ class Builder:
         Raises:
             HashCollisionError, EddylineError, IndexBuildError: it cannot be; what was served before may go on.
         """
-        catalog = Catalog.build(items if before is None else in_order(items, before.catalog.ids), version)
+        if before is not None and before.catalog.version == version:  # only a release has come or gone
+            catalog = before.catalog
+        else:
+            catalog = Catalog.build(items if before is None else in_order(items, before.catalog.ids), version)
         texts = self._texts(catalog)
-        models = self._models(releases, catalog, texts, self.online(catalog, snapshot), before)
+        refused: dict[str, str] = {}
+        models = self._models(releases, catalog, texts, self.online(catalog, snapshot), before, refused)
         made: list[tuple[dict[str, Any], Served]] = []
         served: dict[str, Served] = {}
         for name, config in self._variants.items():
@@ -124,7 +135,7 @@ class Builder:
             for name, config in self._variants.items()
             if config.shadow and any(one is not served[name] for one in emitted)
         }
-        return Lineup(self._split, emitted, shadows, models)
+        return Lineup(self._split, emitted, shadows, models, refused)
 
     def _models(
         self,
@@ -133,8 +144,11 @@ class Builder:
         texts: np.ndarray,
         online: OnlineScores,
         before: Lineup | None,
+        refused: dict[str, str],
     ) -> dict[str, Served]:
-        """What each alias that a variant names stands for: aliases of the same folder share all of it."""
+        """What each alias that a variant names stands for: aliases of the same folder share all of it. refused: is told
+        of each that cannot be served.
+        """
         models: dict[str, Served] = {}
 
         def of(alias: str) -> Served:
@@ -157,7 +171,14 @@ class Builder:
             if same := next((served for served in models.values() if served.weights == release.sha256), None):
                 return replace(same, name=release.name)
             last = before.models.get(alias) if before is not None else None
-            return self._released(release, catalog, texts, online, last) or of(FALLBACK)
+            try:
+                return self._released(release, catalog, texts, online, last)
+            except (EddylineError, ValueError, RuntimeError) as error:  # damaged meanwhile, or for other texts
+                log.error("release %s is not served, what was served before goes on: %s", release.name, error)
+                refused[alias] = told(release, str(error))
+            if last is None or last.engine.given is None:
+                return of(FALLBACK)
+            return self._served(last.name, catalog, texts, last.engine.given, online, last.weights)
 
         for config in self._variants.values():
             of(config.model)
@@ -165,16 +186,17 @@ class Builder:
 
     def _released(
         self, release: Release, catalog: Catalog, texts: np.ndarray, online: OnlineScores, last: Served | None
-    ) -> Served | None:
-        """A release, or where it cannot be served, the model that was `last`; None where that was none."""
-        try:
-            model = checkpoint.load(checked(release))
-            return self._served(release.name, catalog, texts, model, online, release.sha256)
-        except (EddylineError, ValueError, RuntimeError) as error:  # not there, damaged, or for other texts than ours
-            log.error("release %s is not served, what was served before goes on: %s", release.name, error)
-        if last is None or last.engine.given is None:
-            return None
-        return self._served(last.name, catalog, texts, last.engine.given, online, last.weights)
+    ) -> Served:
+        """A release, which has made its first lists. A model that is served already is not read again. Raises where it
+        cannot be served.
+        """
+        if last is not None and last.weights == release.sha256 and last.engine.given is not None:
+            return self._served(release.name, catalog, texts, last.engine.given, online, release.sha256)
+        model = checkpoint.load(self._depot.at(release))
+        fits(model, texts.shape[1])
+        served = self._served(release.name, catalog, texts, model, online, release.sha256)
+        warm(served)
+        return served
 
     def _texts(self, catalog: Catalog) -> np.ndarray:
         """Text vectors f32[N,P] of a catalogue. Only texts that the last one did not have are encoded: looking all up
@@ -182,6 +204,8 @@ class Builder:
         """
         if self._read is None:
             vectors = self.encoder.encode(catalog.texts)
+        elif self._read[0] is catalog:
+            vectors = self._read[1]
         else:
             before, known = self._read
             rows = before.index_of(catalog.hashes)
@@ -262,6 +286,16 @@ class Builder:
         now = int(counts.item_bucket.max(initial=0))
         params = OnlineParams(bucket_ms=self._trends.bucket_ms, kin=self._trends.kin)
         return OnlineScores.build(catalog, counts, now, params).prepared()
+
+
+def fits(model: Recommender, dim: int) -> None:
+    """Raises ModelError where a model reads vectors of texts of another length than `dim`."""
+    c = model.config
+    if c.texts != "tfidf" and c.text_dim - c.own_dim != dim:
+        raise ModelError(
+            f"{model.name} reads text vectors of {c.text_dim - c.own_dim} dimensions, and the text encoder makes {dim}",
+            "set [encoder] to what it was trained with, or train it with what is set: eddyline train",
+        )
 
 
 def in_order(items: dict[str, Item], known: Sequence[str]) -> dict[str, Item]:

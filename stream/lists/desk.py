@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from faust.types import TP
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream.answers.emission import Key
+    from stream.kafka.debts import Note
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,11 @@ class Desk(Settling):
     def committable(self) -> dict[TP, int]:
         return self.progress.committable()
 
-    def owed(self) -> dict[TP, int]:
+    def notes(self) -> dict[TP, Note]:
         return {}
+
+    def unread(self) -> Set[TP]:
+        return frozenset()
 
     async def flush(self) -> set[int]:
         return set(self.owned)

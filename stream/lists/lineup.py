@@ -7,7 +7,7 @@ from one catalogue version and from the same counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -40,13 +40,15 @@ class Part:
 @dataclass(frozen=True, slots=True, eq=False)
 class Lineup:
     """emitted: one `Served` for each name of the split, the same where variants differ in nothing. shadows: by name.
-    models: what each alias stands for, as it is without variants.
+    models: what each alias stands for, as it is without variants. refused: by alias, the release that cannot be served,
+    and why.
     """
 
     split: Split
     emitted: tuple[Served, ...]
     shadows: Mapping[str, Served]
     models: Mapping[str, Served]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def first(self) -> Served:

@@ -143,6 +143,11 @@ class Recommender:
         """Someone waits."""
         self._work.set()
 
+    def hurry(self, hurried: bool) -> None:
+        """Nobody is too early for a list any more, or again."""
+        self.pace.hurried = hurried
+        self.wake()
+
     async def run(self) -> None:
         """Answer for ever. Users wait until there is a catalogue; nothing they did is lost meanwhile."""
         loop = asyncio.get_running_loop()

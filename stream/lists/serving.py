@@ -1,7 +1,8 @@
 """What lists are made from: catalogue, item vectors, index, model, trends; swapped in as one, without a stop.
 
-Follows the catalogue and the release topic. Whatever changes, a new `Lineup` is built aside (`building.py`) and takes
-the old one's place between two micro-batches; what fails to build is told, and the old one serves on.
+Follows the catalogue and the release topic; releases are fetched first (`arrivals.py`). Whatever changes, a new
+`Lineup` is built aside (`building.py`) and takes the old one's place between two micro-batches; what fails to arrive or
+to build is told, and the old one serves on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -23,15 +25,21 @@ from model.catalog import HashCollisionError, Item
 from model.config import RankConfig
 from model.encoder import TextEncoder
 from stream.errors import ConfigError, EddylineError
+from stream.folders import cache_folder
+from stream.lists.arrivals import Arrivals
 from stream.lists.building import Builder
+from stream.lists.depot import Depot
 from stream.lists.indexes import Indexes
 from stream.lists.lineup import Lineup
-from stream.lists.release import NAME, Release
+from stream.lists.release import NAME, RECORD, Release
 from stream.lists.variants import FALLBACK, ONLY, SHADOW, Split, VariantConfig, shares
 from stream.process.monitor import Monitor
 from stream.trends import Trends
 
 log = logging.getLogger(__name__)
+
+FETCH_S = 60.0
+"""How long a worker that starts waits for the releases that stand, at the most, before it serves without them."""
 
 
 class Serving:
@@ -50,13 +58,15 @@ class Serving:
         rank: RankConfig | None = None,
         variants: Mapping[str, VariantConfig] | None = None,
         experiment: str = "1",
+        depot: Depot | None = None,
     ) -> None:
+        depot = depot or Depot(cache_folder() / "releases")
         rank = rank or RankConfig()
         variants = dict(variants or {ONLY: VariantConfig(rank=rank)})
         split = Split.of(experiment, shares(variants))
         if shadow:
             variants[SHADOW] = VariantConfig(shadow=True, model=FALLBACK, rank=rank)
-        self.builder = Builder(encoder, device, indexes, trends.config, window_ttl_ms, rank, variants, split)
+        self.builder = Builder(encoder, device, indexes, depot, trends.config, window_ttl_ms, rank, variants, split)
         self._trends = trends
         self._indexes = indexes
         self._catalog_topic = catalog_topic
@@ -64,9 +74,9 @@ class Serving:
         self._items: dict[str, Item] = {}
         self._version = 0
         self._counted = -1  # the version of the trends that the scores of what is served are of
-        self._releases: dict[str, Release] = {}
         self._unknown: list[str] = []
         self._changed = asyncio.Event()
+        self.arrivals = Arrivals(depot, self._changed.set)
         self._aside = ThreadPoolExecutor(1, "eddyline-builder", leave_a_core)
         self._current: Lineup | None = None
         self.ready = asyncio.Event()
@@ -98,25 +108,31 @@ class Serving:
         self._changed.set()
 
     def on_release(self, tp: TopicPartition, records: Sequence[Any]) -> None:
-        """The newest release of each alias; a tombstone takes it back."""
+        """The newest release of each alias; a tombstone takes it back. Records of versions are for people."""
         for record in records:
             alias = (record.key or NAME.encode()).decode(errors="replace")
+            if alias.startswith(RECORD):
+                continue
             try:
                 release = msgspec.json.decode(record.value, type=Release) if record.value else None
             except (msgspec.MsgspecError, RecursionError) as error:
                 log.error("%s at offset %d is no release and is ignored: %s", tp.topic, record.offset, error)
                 continue
-            self._releases.pop(alias, None)
-            if release is not None:
-                self._releases[alias] = release
-            self._changed.set()
+            self.arrivals.announced(alias, release)
 
     # Upkeep
 
     async def run(self, caught_up: Callable[[], bool]) -> None:
-        """Build anew whenever something has changed; for ever."""
+        """Fetch what is announced, and build anew whenever something has changed; for ever."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self.arrivals.run())
+            both.create_task(self._keep_up(caught_up))
+
+    async def _keep_up(self, caught_up: Callable[[], bool]) -> None:
         while not caught_up():
             await asyncio.sleep(0.02)
+        with suppress(TimeoutError):  # or who begins would answer by the fallback until the release is there
+            await asyncio.wait_for(self.arrivals.settled.wait(), FETCH_S)
         told = False
         while True:
             if not self._items:
@@ -158,12 +174,19 @@ class Serving:
             self._counted = version
         return True
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """By alias: the release that is announced and not served, and why."""
+        built = self._current.refused if self._current is not None else {}
+        return {**built, **self.arrivals.refused}
+
     def close(self) -> None:
         self._aside.shutdown(wait=False, cancel_futures=True)
+        self.arrivals.close()
 
     async def _rebuild(self) -> None:
         loop = asyncio.get_running_loop()
-        items, version, releases = dict(self._items), self._version, dict(self._releases)
+        items, version, releases = dict(self._items), self._version, dict(self.arrivals.at_hand)
         counted, snapshot = self._trends.version, self._trends.snapshot()
         try:
             built = await loop.run_in_executor(
@@ -181,6 +204,7 @@ class Serving:
             log.info("serving %s over %d items", built.told, len(built.catalog))
         self._current, self._counted = built, counted
         self._indexes.forget_all_but({served.name for served in built.models.values()})
+        self.arrivals.tidy()
         self.ready.set()
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from aiokafka import TopicPartition
 
 from stream.kafka.clients import KafkaConfig, consumer
-from stream.kafka.follow import newest
+from stream.kafka.follow import newest_by_key
 from stream.kafka.placing import placed
 from stream.kafka.topics import partitions
-from stream.process.origin import Origin
+from stream.process.origin import KEY, Origin
 from stream.rekey import rekeyed
 from stream.settings import Settings
 
@@ -34,21 +34,28 @@ async def look(settings: Settings) -> Finding:
     """Changes nothing. What a state was begun with stays: its rows are of those topics."""
     if settings.input.rekey != "auto":
         return Finding(settings.input.rekey == "always", f"input.rekey is {settings.input.rekey!r}")
-    begun = settings.topics.origin(settings.state.name)
-    counts = await partitions(settings.kafka, [*settings.input.names, begun])
-    if begun in counts and (record := await newest(settings.kafka, begun)) is not None:
-        topics = Origin.unpack(record.value).topics
-        return Finding(settings.topics.events in topics, f"state {settings.state.name} was begun so")
+    begun, events = settings.topics.origin(settings.state.name), settings.topics.events
+    counts = await partitions(settings.kafka, [*settings.input.names, begun, events])
+    if settings.input.names == [events]:
+        return Finding(False, "they are re-keyed already")
+    if begun in counts and (record := (await newest_by_key(settings.kafka, begun)).get(KEY)) is not None:
+        return Finding(events in Origin.unpack(record.value).topics, f"state {settings.state.name} was begun so")
+    if events in counts and any((await sampled(settings.kafka, _all(events, counts[events]))).values()):
+        return Finding(True, "other states read them so")
     inputs = {name: counts[name] for name in settings.input.names if name in counts}
     if len(set(inputs.values())) > 1:
         told = ", ".join(f"{name} has {n}" for name, n in inputs.items())
         return Finding(True, f"the input topics differ in partitions: {told}")
     for topic, count in inputs.items():
-        found = await sampled(settings.kafka, [TopicPartition(topic, p) for p in range(count)])
+        found = await sampled(settings.kafka, _all(topic, count))
         if wrong := misplaced(settings, topic, count, found):
             n = sum(map(len, found.values()))
             return Finding(True, f"of {n} records of {topic} {wrong} are not where their users belong")
     return Finding(False, "users are where they belong, as far as was looked")
+
+
+def _all(topic: str, count: int) -> list[TopicPartition]:
+    return [TopicPartition(topic, p) for p in range(count)]
 
 
 async def settled(settings: Settings) -> tuple[Settings, Finding]:

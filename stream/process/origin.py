@@ -17,6 +17,8 @@ from stream.errors import StateError
 from stream.kafka.identity import Identity
 
 VERSION = 1
+KEY = b"origin"
+"""Under which it is kept, in the topic of the state version's origin."""
 
 
 @dataclass(frozen=True, slots=True)

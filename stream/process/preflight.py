@@ -12,10 +12,10 @@ from index.config import NEEDS_MORE
 from stream.errors import ConfigError, StateError
 from stream.kafka.clients import consumer, producer
 from stream.kafka.debts import offsets
-from stream.kafka.follow import newest
+from stream.kafka.follow import newest_by_key
 from stream.kafka.identity import identity
 from stream.kafka.topics import check_inputs
-from stream.process.origin import Origin, rebuild
+from stream.process.origin import KEY, Origin, rebuild
 from stream.settings import Settings
 
 
@@ -32,12 +32,12 @@ async def ready_to_start(settings: Settings) -> int:
     await _refuse_lost_records(settings)
     now = Origin.of(await identity(settings.kafka, settings.input.names), count)
     topic = settings.topics.origin(settings.state.name)
-    record = await newest(settings.kafka, topic)
+    record = (await newest_by_key(settings.kafka, topic)).get(KEY)
     stored = record.value if record is not None else None
     origin = now.after(Origin.unpack(stored), settings.state.name) if stored else now
     if origin.pack() != stored:
         async with producer(settings.kafka) as client:
-            await client.send_and_wait(topic, origin.pack(), b"origin", partition=0)
+            await client.send_and_wait(topic, origin.pack(), KEY, partition=0)
     return count
 
 

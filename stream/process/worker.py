@@ -11,24 +11,20 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from faust.types import TP
-
-from stream.kafka.clients import consumer
-from stream.kafka.topics import create, partitions, state_specs, topic_partitions
+from stream.ingest import Reading
 from stream.process.keys import settled
 from stream.process.memory import give_back
-from stream.process.preflight import check, ready_to_start
+from stream.process.preflight import ready_to_start
 from stream.process.status import StatusServer
-from stream.publishing import begin_at
 from stream.settings import Settings
 
 if TYPE_CHECKING:
     from stream.app import Pipeline
+    from stream.past import Unread
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +44,19 @@ is built.
 class Run:
     """How a worker is to run.
 
-    `status_port`: serve `/health` and `/status` there (0 = a free port, None = not at all); `stop_when_caught_up`:
-    end once everything up to `silent_until` is applied and committed.
+    `status_port`: serve `/health` and `/status` there (0 = a free port, None = not at all); `reading`: what of the
+    topics is read, where it is not all of them for ever; `past`: what is read before what the brokers have; `until`:
+    runs beside it, and ends it when it returns.
     """
 
     status_port: int | None = None
-    silent_until: dict[TP, int] | None = None
-    stop_when_caught_up: bool = False
+    reading: Reading | None = None
+    past: Unread | None = None
+    until: Callable[[Pipeline], Coroutine[Any, Any, None]] | None = None
 
 
 async def work(settings: Settings, run: Run) -> int:
-    """Run a worker until it is told to stop, fails, or has caught up. Returns the exit code.
+    """Run a worker until it is told to stop, fails, or is done. Returns the exit code.
 
     Raises:
         BrokerUnavailable, TopicError, StateError: before anything is started.
@@ -68,13 +66,8 @@ async def work(settings: Settings, run: Run) -> int:
     partition_count = await ready_to_start(settings)
     from stream.app import Pipeline  # torch is behind it, and what is wrong with the topics is told without
 
-    pipeline = Pipeline(
-        settings,
-        partition_count,
-        run.silent_until,
-        answers=not run.stop_when_caught_up,
-        written=written if written is not settings.input and settings.role != "recommend" else None,
-    )
+    rekeyed = written is not settings.input and settings.role != "recommend"
+    pipeline = Pipeline(settings, partition_count, run.reading, run.past, written if rekeyed else None)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -96,8 +89,8 @@ async def work(settings: Settings, run: Run) -> int:
         if member:
             await pipeline.app.start()
             beside.append(asyncio.ensure_future(_tell_ready(pipeline)))
-            if run.stop_when_caught_up and run.silent_until is not None:
-                ends.append(asyncio.ensure_future(_caught_up(pipeline, run.silent_until)))
+            if run.until is not None:
+                ends.append(asyncio.ensure_future(run.until(pipeline)))
             await _first(ends)
         crashed = pipeline.failure
         if crashed is None and member:
@@ -123,49 +116,6 @@ async def _keyed(settings: Settings) -> Settings:
     if finding.needed:
         log.info("events are re-keyed into %s: %s", settings.topics.events, finding.why)
     return settings
-
-
-async def backfill(settings: Settings, since_ms: int | None, serve: bool, status_port: int | None) -> int:
-    """Read the input topics into a new state version, silently up to their ends as of now. Returns the exit code.
-
-    Simple form: one range per state version, its changelogs created here. What was begun is gone on with.
-    """
-    inputs = settings.input.names
-    counts = await partitions(settings.kafka, inputs)
-    if counts:
-        shaped = settings.topics.model_copy(update={"partitions": next(iter(counts.values()))})
-        await create(settings.kafka, state_specs(shaped, settings.state.name), settings.topics.replication)
-    await check(settings)
-    until = await ends_of(settings)
-    if not await begin_at(settings, since_ms):
-        log.info("state %s was begun before: going on where it stopped", settings.state.name)
-    return await work(settings, Run(status_port, until, stop_when_caught_up=not serve))
-
-
-async def ends_of(settings: Settings) -> dict[TP, int]:
-    """The offset after the last record of every input partition, as of now."""
-    tps = await topic_partitions(settings.kafka, settings.input.names)
-    async with consumer(settings.kafka) as client:
-        client.assign(tps)
-        firsts, ends = await client.beginning_offsets(tps), await client.end_offsets(tps)
-        return {TP(*tp): await _after_last_record(client, tp, firsts[tp], ends[tp]) for tp in tps}
-
-
-async def _after_last_record(client: AIOKafkaConsumer, tp: TopicPartition, first: int, end: int) -> int:
-    """Looks back from `end`: a log may end with the markers of transactions, which are offsets but never delivered."""
-    back = 1
-    while (start := max(first, end - back)) < end:
-        client.seek(tp, start)
-        last = -1
-        while await client.position(tp) < end:
-            for records in (await client.getmany(tp, timeout_ms=200)).values():
-                last = max([last, *(record.offset for record in records if record.offset < end)])
-        if last >= 0:
-            return last + 1
-        if start == first:
-            return first
-        back *= 8
-    return end
 
 
 def calm_collector() -> None:
@@ -215,18 +165,6 @@ async def _tell_ready(pipeline: Pipeline) -> None:
     calm_collector()
     give_back()  # what the restore took for a moment
     log.info("ready: %s", pipeline.describe())
-
-
-async def _caught_up(pipeline: Pipeline, until: dict[TP, int]) -> None:
-    """Done when every partition of ours is applied up to `until`; elsewhere it is its owner's to say."""
-    while True:
-        owned = pipeline.keeper.owned
-        applied = pipeline.monitor.offsets
-        if pipeline.ready and all(
-            applied.get(tp, pipeline.committed(tp)) >= end for tp, end in until.items() if tp.partition in owned
-        ):
-            return
-        await asyncio.sleep(0.1)
 
 
 async def _close(pipeline: Pipeline, status: StatusServer | None) -> None:

@@ -88,6 +88,23 @@ def _packed(columns: Columns, copies: deque[_Copies]) -> Iterator[tuple[bytes, b
             name_at, interactions_at, seen_at = name_end, interactions_end, seen_end
 
 
+class Opened(NamedTuple):
+    """A packed row's parts: `applied` by topic, `interactions` (of the dtype INTERACTION), and the seen set (u4)."""
+
+    version: int
+    applied: dict[str, int]
+    interactions: bytes
+    seen: bytes
+
+
+def opened(packed: bytes) -> Opened:
+    """A packed row, taken apart. Raises ValueError where it is none."""
+    try:
+        return Opened(*_ROW.decode(packed))
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"a window row that this eddyline cannot read: {error}") from error
+
+
 def unpack(columns: Columns, partition: int, packed: Mapping[bytes, bytes]) -> None:
     """Replace the rows of users by packed ones.
 

@@ -277,8 +277,8 @@ def tiny_bert(folder: Path) -> Path:
     folder.mkdir()
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "kind", *(f"w{n}" for n in range(400))]
     vocabulary += [str(n) for n in range(50)]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    # Given as a file, it is not read by transformers 5: every word would be unknown, and all items the same.
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(vocabulary)}).save_pretrained(folder)
     torch.manual_seed(1)
     shape = {"hidden_size": 384, "num_hidden_layers": 1, "num_attention_heads": 6, "intermediate_size": 384}
     BertModel(BertConfig(vocab_size=len(vocabulary), initializer_range=0.5, **shape)).save_pretrained(folder)

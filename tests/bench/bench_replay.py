@@ -43,7 +43,7 @@ def main() -> None:
 
         def measure(way: str, number: int) -> Measured:
             s = settings(at, f"{way}-{number}.")
-            asyncio.run(topics.create(s.kafka, [topics.TopicSpec(t, PARTITIONS) for t in s.input.topics.values()]))
+            asyncio.run(topics.create(s.kafka, [topics.TopicSpec(t, PARTITIONS) for t in s.input.names]))
             began, cpu = time.monotonic(), time.process_time()
             done = asyncio.run(ways(s, events, files)[way]())
             return Measured(done, time.process_time() - cpu, time.monotonic() - began)

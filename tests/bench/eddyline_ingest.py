@@ -32,7 +32,6 @@ from stream.rekey import Rekeying, rekeyed
 from stream.settings import load
 from stream.state import State
 from stream.trends import Trends
-from stream.windows import window
 
 WINDOW = 32
 
@@ -44,14 +43,14 @@ class Answers(Ingest):
     topic = os.environ["BENCH_OUTPUT"]
     done = 0
 
-    def _answer(self, ticket: int, tp: TP, events: Events, applied: window.Applied, arrived: float) -> None:
+    def _answer(self, ticket: int, tp: TP, events: Events, touched: np.ndarray, arrived: float) -> None:
         self._state.progress.hold(ticket)
         columns = self._state.columns
         if self.each:
             users: Iterable[str] = events.users
             rows = columns.rows(tp.partition, events.users)
         else:
-            rows = applied.rows
+            rows = columns.rows(tp.partition, [events.users[i] for i in touched.tolist()])
             users = [name.decode() for name in columns.encoded(rows)]
         windows = np.ascontiguousarray(columns.before(rows, columns.count[rows], WINDOW))
         whole, size = windows.tobytes(), 8 * WINDOW
@@ -65,6 +64,19 @@ class Answers(Ingest):
         self._state.answered(ticket)
         self.done += n
         os.pwrite(PROGRESS, b"%020d" % self.done, 0)
+
+
+class Nothing:
+    """Knows of no lag."""
+
+    def behind(self, tp: TP, applied: int | None) -> int | None:
+        return None
+
+    def reread(self, tp: TP, applied: int | None) -> bool:
+        return True
+
+    def committed(self, tp: TP) -> int:
+        return 0
 
 
 PROGRESS = os.open(os.environ["BENCH_PROGRESS"], os.O_WRONLY | os.O_CREAT)
@@ -84,7 +96,7 @@ async def main() -> None:
     written = s.input
     if "BENCH_REKEY" in os.environ:
         s = s.model_copy(update={"input": rekeyed(written, s.topics)})
-    intake = Intake(s, Trends(s.trends), Monitor(), lambda tp, applied: None, lambda: True, lambda: None, None)
+    intake = Intake(s, Trends(s.trends), Monitor(), Nothing(), lambda: True, lambda: None)
     intake.silence.paused = False  # there is nobody here who could say so
     state = intake.state
     producer = AIOKafkaProducer(**s.kafka.producer())

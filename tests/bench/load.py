@@ -30,16 +30,18 @@ Told = Callable[[bytes], tuple[str, int]]
 
 @dataclass
 class Held:
-    """What became of the events of one rate: seconds that each waited, in the order of sending, and counts."""
+    """What became of the events of one rate: seconds that each waited, when it was sent, and counts."""
 
     rate: float
     waits: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
     conflated: int = 0
     unanswered: int = 0
 
     def add(self, other: Held) -> None:
         """Take in what became of others at this rate."""
         self.waits += other.waits
+        self.sent += other.sent
         self.conflated += other.conflated
         self.unanswered += other.unanswered
 
@@ -117,7 +119,8 @@ class Load:
                     user, time_ms = self._told(record.value)
                     waiting, answered = self._open[user], 0
                     while waiting and waiting[0][0] <= time_ms:
-                        held.waits.append(now - waiting.popleft()[1])
+                        held.sent.append(waiting.popleft()[1])
+                        held.waits.append(now - held.sent[-1])
                         answered += 1
                     held.conflated += max(0, answered - 1)
 

@@ -78,6 +78,32 @@ def test_a_missing_file_is_named(folder, name):
         checkpoint.load(folder)
 
 
+def test_a_file_that_was_cut_short_is_told_with_how_much_of_it_is_there(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    with pytest.raises(ModelFolderError, match=rf"cut short: 1,000 of {len(whole):,} bytes"):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "..", "", "a\\b", "manifest.json"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(folder, name):
+    path = folder / "manifest.json"
+    found = json.loads(path.read_text())
+    found["sha256"][name] = "0" * 64
+    path.write_text(json.dumps(found))
+    with pytest.raises(ModelFolderError, match="is no file of its folder"):
+        checkpoint.load(folder)
+
+
+def test_a_folder_of_a_later_format_asks_for_a_later_eddyline_and_one_of_before_for_training(folder):
+    path = folder / "manifest.json"
+    for number, remedy in ((checkpoint.FORMAT + 1, "install the eddyline"), (0, "train the model again")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format": number}))
+        with pytest.raises(ModelFolderError, match=f"format {number}, this version reads .; {remedy}"):
+            checkpoint.load(folder)
+
+
 def test_a_folder_that_is_not_there_or_not_a_model_is_refused(tmp_path):
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ModelFolderError, match=r"no manifest\.json"):

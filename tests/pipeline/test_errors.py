@@ -138,7 +138,7 @@ def test_what_is_wrong_in_the_environment_is_told() -> None:
         ("replay {data} --begin 2", ("--begin",)),
         ("replay {data} --since yesterday", ("--since", "'yesterday' is no time", "36h")),
         ("replay {data} --until 20261101", ("--until", "may be a date", "2026-11-01")),
-        ("backfill --as v2 --since yesterday", ("--since", "ISO 8601")),
+        ("backfill --as v2 --since yesterday", ("--since", "2026-11-01T00:00")),
         ("backfill", ("--as",)),
         ("frobnicate", ("No such command 'frobnicate'",)),
         ("worker --fast", ("No such option", "--fast")),

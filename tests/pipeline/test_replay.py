@@ -156,7 +156,7 @@ def test_a_topic_that_will_not_keep_history_is_told_of(deployment: Deployment) -
     view = deployment.settings.input.topics["view"]
     kafka, week = deployment.settings.kafka, 604_800_000
     run(topics_io.configure(deployment.settings, view, {"retention.ms": str(week)}))
-    inputs = deployment.settings.input.topics.values()
+    inputs = deployment.settings.input.names
     until(lambda: run(retention_ms(kafka, inputs)) == {view: week}, 30, "one topic keeps a week, the others all")
     ran = replay(deployment, str(events_file(deployment.folder, 100)))
     assert ran.code == 0 and f"{view} (retention.ms={week}); raise retention.ms" in ran.output

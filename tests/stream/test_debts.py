@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,10 +11,12 @@ from faust.types import TP
 
 from model.history import ACTION_CODE
 from stream.answers import debts
+from stream.answers.control import Turn
 from stream.answers.debts import Debts, owed_lists
 from stream.answers.emission import Silence
 from stream.answers.progress import Progress, Trigger, Waiting
-from stream.kafka.debts import note, noted
+from stream.answers.turns import Turns
+from stream.kafka.debts import Note, note, noted
 from stream.windows.columns import Columns
 
 CLICK, VIEW = TP("click", 0), TP("view", 0)
@@ -50,9 +51,16 @@ def test_debts_are_paid_in_the_order_of_offsets_and_shrink(monkeypatch: pytest.M
 
 
 def test_the_text_beside_an_offset_says_from_where_on_nobody_was_answered() -> None:
-    assert noted(note(17, 90)) == 17 and note(17, 90) == "unanswered from 17"
-    assert note(None, 90) == "" == note(90, 90), "what is not committed is read again"
-    assert [noted(text) for text in ("", "another's", "unanswered from x", "17")] == [None] * 4
+    assert noted(note(Note(17), 90)) == Note(17) and note(Note(17), 90) == "unanswered from 17"
+    assert note(None, 90) == "" == note(Note(90), 90), "what is not committed is read again"
+    foreign = ("", "another's", "unanswered from x", "17", ", unanswered from 17", "turn", "turn 5 unanswered from 17")
+    assert [noted(text) for text in foreign] == [Note()] * len(foreign)
+
+
+def test_the_text_beside_an_offset_says_which_turn_was_taken_note_of() -> None:
+    for said, text in ((Note(17, 5), "turn 5, unanswered from 17"), (Note(None, 5), "turn 5")):
+        assert note(said, 90) == text and noted(text) == said
+    assert note(Note(90, 5), 90) == "turn 5"
 
 
 class World:
@@ -63,9 +71,18 @@ class World:
         self.behind: dict[TP, int | None] = {}
         self.silence = Silence(["click", "view"], max_lag)
         self.silence.paused = False
+        self.committed: dict[TP, int] = {}
+        self.unread: set[TP] = set()
+        self.hurried: list[bool] = []
+        self.turns = Turns("v1", ["click", "view", "request"])
         state: Any = SimpleNamespace(columns=made, progress=self.progress)
-        behind: Callable[[TP, int | None], int | None] = lambda tp, applied: self.behind.get(tp)  # noqa: E731
-        self.debts = Debts(state, self.silence, topics, behind, lambda: self.restored, self.wake)
+        read: Any = SimpleNamespace(
+            behind=lambda tp, applied: self.behind.get(tp),
+            reread=lambda tp, applied: tp not in self.unread,
+            committed=lambda tp: self.committed.get(tp, 0),
+        )
+        self.debts = Debts(state, self.silence, self.turns, topics, read, lambda: self.restored, self.wake)
+        self.debts.hurry = self.hurried.append
 
     def wake(self) -> None:
         self.woken += 1
@@ -163,3 +180,149 @@ def test_debts_end_with_the_partition() -> None:
     world.tend()
     world.debts.claimed()
     assert not world.debts.answered_since(Waiting(0, "a", 0, None), cast(int, world.columns.row(0, "a")))
+
+
+# Turns
+
+ASKED = Turn(1, "v2", "v1", False, 0, {}, 0)
+BEGINS = Turn(1, "v1", "v0", True, 1, {"click": [15], "view": [5], "request": [3]}, 0)
+
+
+def applied(world: World, tp: TP, first: int, users: list[str]) -> None:
+    """A batch that touches users, as `stream.ingest` takes it in."""
+    quiet = world.debts.quiet(tp, first)
+    ticket = world.progress.applied(tp, first + len(users), first)
+    for i, user in enumerate(users):
+        (row,) = world.columns.rows(0, [user])
+        world.columns.applied[row, world.columns.topics.index(tp.topic)] = first + i
+        if not quiet:
+            trigger = Trigger(tp.topic, first + i, 0, 0.0, None)
+            world.progress.wait(ticket, 0, user, trigger)
+    if quiet:
+        world.progress.owe(tp, first)
+    world.debts.applied(tp, first + len(users))
+
+
+def notes(world: World) -> dict[TP, Note]:
+    return world.turns.notes(world.progress.owed())
+
+
+def test_a_partition_falls_silent_when_all_that_it_took_in_is_answered_and_exactly_there() -> None:
+    world = World(columns())
+    world.committed = {VIEW: 4}
+    world.tend()
+    applied(world, CLICK, 10, ["a", "b", "c"])
+    taken = world.progress.take(2)
+    world.turns.hear(ASKED)
+    world.tend()
+    assert world.debts.holding and world.hurried == [True] and notes(world) == {}
+    for w in [*taken, *world.progress.take(9)]:
+        assert not world.debts.news.is_set(), "someone still waits"
+        world.progress.done(w.ticket)
+        world.tend()
+    assert world.debts.news.is_set() and not world.debts.holding and world.hurried == [True, False]
+    assert notes(world) == {CLICK: Note(13, 1), VIEW: Note(4, 1), TP("request", 0): Note(0, 1)}
+    applied(world, CLICK, 13, ["a", "d"])
+    world.tend()
+    assert world.taken() == [] and notes(world)[CLICK] == Note(13, 1) and world.debts.mute(0)
+
+
+def test_who_is_owed_a_list_gets_it_before_there_is_silence() -> None:
+    """A debt of a former owner, or of an interval: below the cut nothing is left to the other version."""
+    world = World(columns(a=(10, -1)))
+    world.progress.owe(CLICK, 10)
+    world.turns.hear(ASKED)
+    world.tend()
+    assert world.debts.holding and not world.debts.news.is_set()
+    (a,) = world.progress.take(9)
+    world.progress.done(a.ticket)
+    world.tend()
+    assert world.debts.news.is_set() and world.progress.paid
+
+
+def test_what_a_former_owner_may_have_answered_is_taken_in_before_there_is_silence() -> None:
+    world = World(columns())
+    world.unread = {CLICK}
+    world.turns.hear(ASKED)
+    world.tend()
+    assert not world.debts.holding and not world.debts.news.is_set()
+    applied(world, CLICK, 0, ["a"])
+    world.unread = set()
+    world.tend()
+    assert world.debts.holding and world.taken() == ["a"]
+
+
+def test_in_a_pause_the_cut_is_where_the_pause_began() -> None:
+    world = World(columns())
+    world.tend()
+    applied(world, CLICK, 10, ["a"])
+    world.silence.paused = True
+    applied(world, CLICK, 11, ["b"])
+    world.turns.hear(ASKED)
+    world.tend()
+    assert notes(world)[CLICK] == Note(10, 1) and world.taken() == []
+
+
+def test_who_begins_owes_those_from_the_cut_on_whatever_it_had_noted_before() -> None:
+    world = World(columns(a=(14, 4), b=(15, -1), c=(2, 5), d=(20, -1)))
+    world.progress.owe(CLICK, 0)  # a silence since the beginning
+    world.turns.hear(BEGINS)
+    world.tend()
+    assert sorted(world.taken()) == ["b", "c", "d"]
+    assert notes(world)[VIEW] == Note(5, 1)
+
+
+def test_who_is_behind_the_cut_answers_nothing_below_it() -> None:
+    world = World(columns(a=(8, 2)))
+    world.turns.hear(BEGINS)
+    world.tend()
+    assert world.taken() == [] and world.debts.floor(CLICK) == 15
+    world.silence.paused = True
+    applied(world, CLICK, 9, ["a"])
+    world.silence.paused = False
+    world.tend()
+    assert world.taken() == [], "what was applied in a pause below the cut was another's, too"
+
+
+def test_an_event_below_the_cut_is_no_answer_to_one_above_it() -> None:
+    world = World(columns(a=(8, 6)))
+    world.turns.hear(BEGINS)
+    world.tend()
+    (a,) = world.progress.take(9)
+    row = cast(int, world.columns.row(0, "a"))
+    world.columns.applied[row, 0] = 14
+    assert not world.debts.answered_since(a, row), "that click was another's to answer"
+    world.columns.applied[row, 0] = 15
+    assert world.debts.answered_since(a, row)
+
+
+def test_who_dies_while_it_pays_what_it_owes_goes_on_from_its_own_note() -> None:
+    world = World(columns(b=(15, -1), d=(20, -1)))
+    world.turns.claimed({CLICK: Note(18, 1), VIEW: Note(None, 1)}, {0})
+    world.progress.owe(CLICK, 18)
+    world.turns.hear(BEGINS)
+    world.tend()
+    assert world.taken() == ["d"]
+
+
+def test_who_never_began_falls_silent_where_it_was_to_begin() -> None:
+    world = World(columns(a=(20, 9)))
+    world.silence.paused = True
+    world.progress.owe(CLICK, 0)
+    world.turns.hear(Turn(2, "v0", "v1", False, 1, BEGINS.floor, 0))
+    world.tend()
+    assert notes(world) == {CLICK: Note(15, 2), VIEW: Note(5, 2), TP("request", 0): Note(3, 2)}
+
+
+def test_a_turn_that_is_taken_back_resumes_from_its_own_silence() -> None:
+    world = World(columns())
+    world.tend()
+    applied(world, CLICK, 10, ["a"])
+    world.turns.hear(ASKED)
+    for w in world.progress.take(9):
+        world.progress.done(w.ticket)
+    world.tend()
+    applied(world, CLICK, 11, ["b"])
+    world.turns.hear(Turn(2, "v1", "v2", True, 0, {}, 0))
+    world.tend()
+    assert world.taken() == ["b"] and not world.debts.mute(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from index.config import IndexConfig
 from model import checkpoint
 from model.config import ModelConfig, RankConfig
 from model.encoder import TextEncoder
+from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
 from model.mix import Mix
 from model.online import OnlineScores
 from model.recommender import Recommender
-from stream.lists.indexes import Indexes
+from stream.lists import building
+from stream.lists.indexes import Indexes, ItemIndex
 from stream.lists.lineup import Lineup
 from stream.lists.release import Release, manifest_sha256
 from stream.lists.serving import Serving
 from stream.lists.variants import VariantConfig
+from stream.lists.warming import SIZES
 from stream.process.monitor import Monitor
 from stream.trends import Trends, TrendsConfig
 from tests.stream.test_systems import NOW, items
@@ -116,3 +120,39 @@ def test_a_release_that_fails_leaves_its_own_alias_what_it_had(
     assert [s.name for s in lineup.emitted] == ["ours@1", "new@2"]
     lineup = built(one, releases | {"default": gone}, lineup)
     assert [s.name for s in lineup.emitted] == ["ours@1", "new@2"] and "release gone@3 is not served" in caplog.text
+
+
+def test_a_model_that_cannot_make_lists_is_refused_before_anybody_waits_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = serving(tmp_path)
+    lineup = built(one, {"default": release(tmp_path / "1", "ours", 1)})
+    assert lineup.refused == {}
+
+    def broken(served: Any) -> None:
+        raise RuntimeError("no list")
+
+    monkeypatch.setattr(building, "warm", broken)
+    after = built(one, {"default": release(tmp_path / "2", "new", 2, dim=24)}, lineup)
+    assert after.name == "ours@1" and after.refused == {"default": "new@2: no list"}
+
+
+def test_a_model_makes_its_first_lists_as_any_other_and_nobody_gets_them(tmp_path: Path) -> None:
+    one, _ = serving(tmp_path, a=VariantConfig(rank=RankConfig(explore=ExploreConfig(method="epsilon"))))
+    asked: list[int] = []
+    search = ItemIndex.search
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ItemIndex, "search", lambda self, v, k: (asked.append(len(v)), search(self, v, k))[1])
+        built(one, {"default": release(tmp_path / "1", "ours", 1)})
+    assert asked == list(SIZES)
+
+
+def test_a_release_alone_builds_no_catalogue_and_what_is_served_needs_its_folder_no_more(tmp_path: Path) -> None:
+    one, _ = serving(tmp_path, a=VariantConfig(), b=VariantConfig(model="other"))
+    first, second = release(tmp_path / "1", "ours", 1), release(tmp_path / "2", "new", 2, dim=24)
+    lineup = built(one, {"default": first})
+    shutil.rmtree(tmp_path / "1")
+    after = built(one, {"default": first, "other": second}, lineup)
+    assert after.catalog is lineup.catalog and after.refused == {}
+    assert [served.name for served in after.emitted] == ["ours@1", "new@2"]
+    assert after.first.engine.given is lineup.first.engine.given

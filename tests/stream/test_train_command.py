@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from model.checkpoint import load, save
 from model.config import ModelConfig
+from model.dataset import DatasetError
 from model.encoder import TextEncoder
 from model.recommender import Recommender
 from stream.console.cli import app
+from stream.console.histories import Wanted, catalogued
 from stream.console.training import _parent, _train_config
 from stream.errors import ConfigError, ModelError
 from stream.lists.release import manifest_sha256
@@ -72,6 +74,26 @@ def test_texts_are_adapted_only_if_asked_for_and_never_for_a_model_that_goes_on(
 def test_a_flag_that_means_nothing_is_named(run: dict, model: dict, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         _train_config(run, model)
+
+
+def test_what_to_train_on_is_said_once_and_a_range_is_not_empty() -> None:
+    asked = {
+        "nothing is said to train on": [],
+        "both ./shop and --from-topics": ["./shop", "--from-topics"],
+        "--since 2026-02-01 is not before": ["./shop", "--since", "2026-02-01", "--until", "2026-01-01"],
+    }
+    for said, arguments in asked.items():
+        with pytest.raises(ConfigError, match=said):
+            CliRunner().invoke(app, ["train", *arguments], catch_exceptions=False)
+
+
+def test_a_range_of_a_folder_is_trained_on_and_one_without_events_is_told(tmp_path: Path) -> None:
+    lines = [f"u{u},i{(u + n) % 12},click,{1000 * (20 * n + u)}" for n in range(9) for u in range(20)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,action,ts", *lines]))
+    since, until = catalogued(Wanted(str(tmp_path), 20_000, 100_000))[0].events.ts[[0, -1]].tolist()
+    assert (since, until) == (20_000, 99_000)
+    with pytest.raises(DatasetError, match="no event is in the range; its times are 0 to 179000"):
+        catalogued(Wanted(str(tmp_path), 180_000))
 
 
 def test_a_model_goes_on_as_what_its_parent_is_made_of() -> None:
