@@ -47,7 +47,7 @@ def backfill(
     serve: Annotated[bool, typer.Option(help="Go on as its worker once it has caught up.")] = False,
     cut_over: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The same, answering in place of this state version from then on."),
+        typer.Option(metavar="NAME", help="The same, and answer in place of this state version."),
     ] = None,
     status_port: StatusPort = None,
     as_json: Json = False,

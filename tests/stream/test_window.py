@@ -28,6 +28,7 @@ def events(rows: list[tuple[str, int, int, int]], first_offset: int = 0) -> Even
     n = len(rows)
     return Events(
         list(users),
+        [str(item) for item in items],
         np.array(items, np.uint64),
         np.array(actions, np.uint8),
         np.array(times, np.int64),
