@@ -36,8 +36,8 @@ async def look(settings: Settings) -> Finding:
         return Finding(settings.input.rekey == "always", f"input.rekey is {settings.input.rekey!r}")
     begun, events = settings.topics.origin(settings.state.name), settings.topics.events
     counts = await partitions(settings.kafka, [*settings.input.names, begun, events])
-    if settings.input.names == [events]:
-        return Finding(False, "they are re-keyed already")
+    if events in settings.input.names:
+        return Finding(False, f"{events} is read as it is")
     if begun in counts and (record := (await newest_by_key(settings.kafka, begun)).get(KEY)) is not None:
         return Finding(events in Origin.unpack(record.value).topics, f"state {settings.state.name} was begun so")
     if events in counts and any((await sampled(settings.kafka, _all(events, counts[events]))).values()):

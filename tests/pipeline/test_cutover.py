@@ -479,13 +479,11 @@ def test_a_backfill_may_end_by_taking_the_turn(deployment: Deployment) -> None:
     command = ("backfill", "--as", second.settings.state.name, "--cut-over", old)
     taking = second.worker(command=command).ready()
     until(lambda: taking.status().get("answering") == second.settings.state.name, 60, "it is the new state's turn")
-    before = len(deployment.lists())
     new = [Sent(f"u{n % 12}", f"i{n % 7}", "click", T0 + 10**6 + 1000 * n) for n in range(60)]
     deployment.send(new)
     deployment.settled()
     second.settled()
-    answers = deployment.lists()[before:]
-    later = [event for event in answers if event.source.ts >= new[0].ts]
+    later = [event for event in deployment.lists() if event.source.ts >= new[0].ts]
     assert {event.user for event in later} == {e.user for e in new}
     assert {event.source.state for event in later} == {second.settings.state.name}
     assert first.stop() == 0 and taking.stop() == 0

@@ -14,12 +14,12 @@ from tests.pipeline.harness import ITEMS, Deployment, Raw, Sent, check_windows, 
 
 SHAPES = """
 [input.topics]
-view = "{name}.events"
-click = "{name}.events"
+view = "{name}.all"
+click = "{name}.all"
 buy = "{name}.orders"
 rating = "{name}.cdc"
 
-[input.shapes."{name}.events"]
+[input.shapes."{name}.all"]
 user = "$.visitor.id"
 item = "$.page.sku"
 ts = "$.at"
