@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.history import ACTION_CODE, item_hash, weight_table
+from stream.errors import ConfigError
 from stream.kafka.clients import header
 from stream.mapping import Columns, Line, Shape, ShapeConfig
 
@@ -91,6 +92,15 @@ class InputConfig(BaseModel):
     def actions_of(self, topic: str) -> list[str]:
         """What a topic is set for."""
         return [action for action, name in self.topics.items() if name == topic]
+
+    def refuse_foreign(self, topics: Iterable[str]) -> None:
+        """Raises ConfigError where events of ours would be dead letters: a topic has another shape."""
+        if foreign := [topic for topic in topics if self._shape(topic) is not None]:
+            raise ConfigError(
+                f"{', '.join(foreign)}: records there have a shape of their own ([input.shapes]), and events of ours "
+                "would be unreadable",
+                "let their owner write them, or set topics of ours as well: [input.topics]",
+            )
 
     def decoders(self, keyed: bool = True, valued: bool = False) -> dict[str, Decoder]:
         """topic -> what reads its records; keyed, valued: as `Decoder` has them."""

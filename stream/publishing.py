@@ -185,6 +185,7 @@ async def send_event(settings: Settings, action: str, user: str, item: str, ts: 
     if action not in topics:
         raise ConfigError(f"no topic is set for the action {action!r}", f"use one of: {', '.join(topics)}")
     topic = topics[action]
+    settings.input.refuse_foreign([topic])
     await topic_partitions(settings.kafka, [topic])
     async with producer(settings.kafka) as client:
         sent = await client.send_and_wait(

@@ -89,6 +89,7 @@ def _source(s: Settings, data: str, servers: str | None, skip_bad: bool, wanted:
     archive = find(data, s.cache, skip_bad)
     for note in archive.notes:
         err.print(note, highlight=False, markup=False)
+    s.input.refuse_foreign(s.input.names)
     return ArchiveSource(archive, s.input.topics, s.input.ts_unit)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from model.history import ACTION_CODE, item_hash, weight_table
+from stream.errors import ConfigError
 from stream.events import Decoder, Events, InputConfig, Unreadable
 from stream.windows import window
 from stream.windows.columns import Columns
@@ -206,3 +207,21 @@ def test_one_shape_may_be_that_of_all_topics() -> None:
     for topic, field in (("view", "u"), ("click", "u"), ("buy", "b")):
         events, bad = config.decoders()[topic].decode([record({field: "u", "item": "i"})])
         assert not bad and events.users == ["u"]
+
+
+def test_events_of_ours_are_not_sent_to_topics_of_another_shape() -> None:
+    config = InputConfig.model_validate({"shapes": {"buy": {"user": "$.b"}}})
+    config.refuse_foreign(["view", "click"])
+    with pytest.raises(ConfigError, match=r"buy: records there have a shape of their own"):
+        config.refuse_foreign(["view", "buy"])
+
+
+def test_values_are_read_where_they_are_wanted() -> None:
+    shape = {"user": "$.u", "item": "$.i", "value": "$.n"}
+    config = InputConfig.model_validate({"topics": {"buy": "t"}, "shapes": {"t": shape}})
+    records = [record({"u": "u", "i": "i", "n": 2}), record({"u": "u", "i": "j"}, offset=1)]
+    events, bad = config.decoders(valued=True)["t"].decode(records)
+    assert not bad and events.values is not None and events.values[0] == 2 and np.isnan(events.values[1])
+    assert config.decoders()["t"].decode(records)[0].values is None
+    wrong = record({"u": "u", "i": "i", "n": "many"})
+    assert "`$.n`" in config.decoders(valued=True)["t"].decode([wrong])[1][0].reason
