@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.types import TP
 
-from stream.events import Unreadable
 from stream.kafka.batches import Out, send
+from stream.records import Unreadable
 
 LARGE_BYTES = 256 * 1024
 """Letters of this size and more are written one by one: smaller ones share batches that any topic takes."""
@@ -37,7 +37,7 @@ def letter(tp: TP, bad: Unreadable, group: str) -> Out:
             ("kafka_dlt-original-timestamp", struct.pack(">q", record.timestamp)),
             ("kafka_dlt-original-timestamp-type", _TIMESTAMP_TYPES.get(record.timestamp_type, b"CREATE_TIME")),
             ("kafka_dlt-original-consumer-group", group.encode()),
-            ("kafka_dlt-exception-fqcn", b"stream.events.Unreadable"),
+            ("kafka_dlt-exception-fqcn", b"stream.records.Unreadable"),
             ("kafka_dlt-exception-message", bad.reason.encode(errors="replace")),
         ],
     )

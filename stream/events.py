@@ -8,13 +8,12 @@ stop the good ones around it. This module does not know what becomes of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import msgpack
 import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,13 +22,21 @@ from model.history import ACTION_CODE, item_hash, weight_table
 from stream.errors import ConfigError
 from stream.kafka.clients import header
 from stream.mapping import Columns, Line, Shape, ShapeConfig
+from stream.records import (
+    Record,
+    Unreadable,
+    are_identifiers,
+    datetime_ms,
+    identifier,
+    iso_ms,
+    only_json,
+    parse,
+    reason,
+    wrong_key,
+)
 
-JSON_TYPES = frozenset({b"application/json", b"application/cloudevents+json", b"text/json"})
-MSGPACK_TYPES = frozenset({b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack"})
 HASHES_KEPT = 1_000_000
 """Item hashes remembered by a decoder: beyond them, ids are more likely noise than a catalogue."""
-LONGEST_ID = 1024
-Value = TypeVar("Value")
 _UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
@@ -129,24 +136,6 @@ OWN = Columns(Event, {name: attrgetter(name) for name in ("user", "item", "ts", 
 """How eddyline's own events are read."""
 
 
-class Record(Protocol):
-    """What is read of a fetched record (aiokafka's `ConsumerRecord` has it)."""
-
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
-class Unreadable(NamedTuple):
-    """A record that is no event, and why."""
-
-    record: Record
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
 class Events:
     """Columns of n events of one topic and partition, in offset order.
@@ -229,7 +218,7 @@ class Decoder:
         None where anything is out of the ordinary; then it is `_one_by_one` that says what.
         """
         headers, get = [record.headers for record in records], self._get
-        if get is None or not headers or headers.count(headers[0]) < len(headers) or not _only_json(headers[0]):
+        if get is None or not headers or headers.count(headers[0]) < len(headers) or not only_json(headers[0]):
             return None
         bodies: list[Any] = [record.value for record in records]
         codes: list[int] | None = None
@@ -239,7 +228,7 @@ class Decoder:
             items: list[Any] = list(map(get["item"], found))
             if self._keyed and [record.key for record in records] != list(map(str.encode, users)):
                 return None
-            if not _are_identifiers(users) or max(map(len, bodies)) > self._largest:
+            if not are_identifiers(users) or max(map(len, bodies)) > self._largest:
                 return None
             hashes = self._hashed(items)
             times = self._times(list(map(get["ts"], found)), records)
@@ -261,7 +250,7 @@ class Decoder:
             return [known[item] for item in items]
         except KeyError:
             new = set(items).difference(known)
-            if not _are_identifiers(new):
+            if not are_identifiers(new):
                 return None
             known.update((item, item_hash(item)) for item in new)
             return [known[item] for item in items]
@@ -365,9 +354,9 @@ class Decoder:
                 raise ValueError("neither the event nor its record has a time")
             return record_ts
         if isinstance(ts, str):
-            ms = _iso_ms(ts)
+            ms = iso_ms(ts)
         elif isinstance(ts, datetime):
-            ms = _datetime_ms(ts)
+            ms = datetime_ms(ts)
         elif not isinstance(ts, int | float) or isinstance(ts, bool):
             raise ValueError(f"ts = {ts!r:.64} is no time")
         elif not math.isfinite(ts):
@@ -383,98 +372,9 @@ class Decoder:
         return ms
 
 
-def parse(record: Record, decoder: msgspec.json.Decoder[Value], largest: int, bound: str) -> Value:
-    """What a record's value says, JSON or MessagePack, as the decoder's type. bound: what `largest` is called.
-
-    Raises:
-        ValueError, RecursionError, OverflowError: it is none, and why.
-    """
-    value = record.value
-    if value is None:
-        raise ValueError("the value is null; there are no tombstones in this topic")
-    if not value:
-        raise ValueError("the value is empty")
-    if len(value) > largest:
-        raise ValueError(f"{len(value)} bytes are more than {bound} {largest}")
-    kind = header(record.headers, "content-type") if record.headers else None
-    if kind is not None:
-        kind = kind.split(b";")[0].strip().lower()
-    # Without a content type the first byte tells: a JSON object opens with "{", which as MessagePack is a number.
-    if kind in JSON_TYPES or (kind is None and value[:1] in b"{ \t\r\n["):
-        return decoder.decode(value)
-    if kind in MSGPACK_TYPES or (kind is None and _is_map(value[0])):
-        return msgspec.convert(_unpack(value), decoder.type)
-    if kind is None:
-        raise ValueError("neither a JSON object nor a MessagePack map")
-    raise ValueError(f"unknown content type {kind.decode(errors='replace')!r}")
-
-
-def _only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
-    """Whether these headers say JSON, or leave it to the first byte, and bring no trace to be carried on."""
-    kind = header(headers, "content-type")
-    return (kind is None or kind in JSON_TYPES) and header(headers, "traceparent") is None
-
-
 def _offsets(records: Sequence[Record]) -> np.ndarray:
     """Offsets ascend: where the last is as far from the first as there are records, none is missing."""
     first, n = records[0].offset, len(records)
     if records[-1].offset == first + n - 1:
         return np.arange(first, first + n)
     return np.array([record.offset for record in records], np.int64)
-
-
-def _are_identifiers(names: Collection[Any]) -> bool:
-    """Whether `identifier` accepts all of these as they are. Raises TypeError where one is a number."""
-    return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
-
-
-def identifier(value: str | int, field: str) -> str:
-    """A name as text. Raises ValueError where it is none."""
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError(f"{field} is {value!r:.64}, which is no name")
-    text = value if isinstance(value, str) else str(value)
-    if not text:
-        raise ValueError(f"empty {field} - at `$.{field}`")
-    if "\0" in text:
-        raise ValueError(f"NUL byte in {field} - at `$.{field}`")
-    if len(text) > LONGEST_ID:
-        raise ValueError(f"{field} is longer than {LONGEST_ID} characters - at `$.{field}`")
-    return text
-
-
-def wrong_key(key: bytes | None, user: str) -> str:
-    """Why a record's key, which is not its user, is no key."""
-    if key is None:
-        return "the record has no key; its key must be the user, or a user's events spread over partitions"
-    return f"the record's key {key[:64]!r} is not its user {user[:64]!r}"
-
-
-def _unpack(value: bytes) -> Any:
-    try:
-        # Strict: a list as a map's key would be no ValueError but a TypeError, and stop the worker.
-        return msgpack.unpackb(value, raw=False, strict_map_key=True)
-    except (msgpack.UnpackException, ValueError) as error:
-        raise ValueError(f"not MessagePack: {str(error) or type(error).__name__}") from error
-
-
-def _is_map(byte: int) -> bool:
-    return 0x80 <= byte <= 0x8F or byte in (0xDE, 0xDF)
-
-
-def _iso_ms(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"ts = {text[:64]!r} is not ISO 8601") from error
-    return _datetime_ms(moment)
-
-
-def _datetime_ms(moment: datetime) -> int:
-    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def reason(error: Exception) -> str:
-    """An error in words."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return str(error) or type(error).__name__

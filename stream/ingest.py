@@ -24,8 +24,9 @@ from stream.answers.debts import Debts
 from stream.answers.emission import EmitConfig
 from stream.answers.progress import Trigger
 from stream.deadletters import bury
-from stream.events import Chunk, Events, InputConfig, Unreadable
+from stream.events import Chunk, Events, InputConfig
 from stream.process.monitor import Monitor
+from stream.records import Unreadable
 from stream.requests import decode
 from stream.state import State
 from stream.windows import window

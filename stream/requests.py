@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from model.rules import ANYTHING, Ask
-from stream.events import Record, Unreadable, identifier, parse, reason, wrong_key
 from stream.kafka.clients import header
+from stream.records import Record, Unreadable, identifier, parse, reason, wrong_key
 
 LARGEST = 64 * 1024
 """Bytes of a request at most: its answer carries what it asked for to another worker, and a page asks for little."""

@@ -107,7 +107,7 @@ def check_letter(letter: Any, record: Any, bad: Bad, group: str) -> None:
     assert struct.unpack(">q", added["kafka_dlt-original-timestamp"]) == (record.timestamp,)
     assert added["kafka_dlt-original-timestamp-type"] == b"CREATE_TIME"
     assert added["kafka_dlt-original-consumer-group"].decode() == group
-    assert added["kafka_dlt-exception-fqcn"] == b"stream.events.Unreadable"
+    assert added["kafka_dlt-exception-fqcn"] == b"stream.records.Unreadable"
     assert bad.reason in added["kafka_dlt-exception-message"].decode()
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from model.history import ACTION_CODE, item_hash, weight_table
-from stream.events import Decoder, Events, InputConfig, Unreadable
+from stream.events import Decoder, Events, InputConfig
+from stream.records import Unreadable
 
 T0 = 1_700_000_000_000
 JSON = [("content-type", b"application/json")]

@@ -13,7 +13,8 @@ import pytest
 
 from model.history import ACTION_CODE, item_hash, weight_table
 from stream.errors import ConfigError
-from stream.events import Decoder, Events, InputConfig, Unreadable
+from stream.events import Decoder, Events, InputConfig
+from stream.records import Unreadable
 from stream.windows import window
 from stream.windows.columns import Columns
 from stream.windows.packing import digest
