@@ -15,7 +15,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from aiokafka.errors import KafkaConnectionError
+
 from stream.ingest import Reading
+from stream.kafka.clients import unavailable
 from stream.process.keys import settled
 from stream.process.memory import give_back
 from stream.process.preflight import ready_to_start
@@ -93,9 +96,13 @@ async def work(settings: Settings, run: Run) -> int:
                 ends.append(asyncio.ensure_future(run.until(pipeline)))
             await _first(ends)
         crashed = pipeline.failure
+        if isinstance(crashed, KafkaConnectionError):  # of a client of Faust's, which says no more than that
+            crashed = unavailable(settings.kafka, crashed)
         if crashed is None and member:
             log.info("stopping: finishing what was taken in")
             drained = await _within(STOP_TIMEOUT_S, pipeline.drain())
+    except KafkaConnectionError as error:
+        raise unavailable(settings.kafka, error) from error
     finally:
         for task in [*ends, *beside]:
             task.cancel()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream.dev.broker import LocalBroker
+from stream.errors import BrokerUnavailable
 from tests.pipeline.harness import Deployment, check_state, some_events
 
 AWAY_S = 12.0
@@ -71,3 +72,15 @@ def test_a_worker_that_is_stopped_while_the_broker_is_away_ends_in_time_and_lose
     outage.worker().ready()
     outage.settled()
     check_state(outage, events)
+
+
+@pytest.mark.parametrize("when", ["Pipeline.start = gone", "Pipeline.failure = property(lambda self: gone_error)"])
+def test_a_broker_that_goes_while_a_worker_starts_is_told_as_one_that_was_never_there(
+    deployment: Deployment, when: str
+) -> None:
+    prelude = "from aiokafka.errors import KafkaConnectionError\nfrom stream.app import Pipeline\n"
+    prelude += "gone_error = KafkaConnectionError('Unable to bootstrap')\nasync def gone(self):\n    raise gone_error\n"
+    worker = deployment.worker(prelude + when + "\n")
+    assert worker.process.wait(60) == BrokerUnavailable.exit_code
+    log = worker.log.read_text()
+    assert "no Kafka broker answers" in log and "Traceback" not in log
