@@ -26,6 +26,7 @@ from stream.errors import LogError, TopicError
 from stream.events import InputConfig
 from stream.kafka.reading import OnRecords, read
 from stream.kafka.topics import partitions
+from stream.process.keys import look
 from stream.settings import Settings
 
 
@@ -71,7 +72,8 @@ async def read_topics(
     """
     every = await _inputs(settings)
     tps = [tp for tp in every if most is None or tp.partition < most]
-    kept = Columns(settings.input, since, until)
+    # What the worker would bury is no event here either.
+    kept = Columns(settings.input, since, until, keyed=not (await look(settings)).needed)
 
     def on_records(tp: TopicPartition, records: Sequence[Any]) -> None:
         kept.take(tp, records)
@@ -113,8 +115,10 @@ class Bad(NamedTuple):
 class Columns:
     """Decodes batches of any input topic into columns, names interned; `events` makes one sequence of them."""
 
-    def __init__(self, config: InputConfig, since: int | None = None, until: int | None = None) -> None:
-        self._decoders = config.decoders(keyed=config.rekey == "never", valued=True)
+    def __init__(
+        self, config: InputConfig, since: int | None = None, until: int | None = None, keyed: bool = True
+    ) -> None:
+        self._decoders = config.decoders(keyed, valued=True)
         self._since, self._until = since, until
         self._users: dict[str, int] = {}
         self._items: dict[str, int] = {}

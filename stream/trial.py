@@ -99,7 +99,7 @@ def _applying(sample: Sample, settings: Settings) -> float:
     """CPU seconds a record, of the second time: the first one finds everything cold."""
     spent = 0.0
     for _ in range(2):
-        decoders = settings.input.decoders(keyed=settings.input.rekey == "never")
+        decoders = settings.input.decoders(keyed=False)
         columns, counted = _columns(settings), Trends(settings.trends)
         began = time.process_time()
         for tp, batch in sample.batches:

@@ -47,7 +47,7 @@ def check(kafka: Bootstrap = None) -> None:
     from stream.process.preflight import check as check_topics
 
     s, finding = run(settled(settings(kafka)))
-    n = run(check_topics(s))
     if finding.needed:
         out.print(f"events are re-keyed into {s.topics.events}: {finding.why}", highlight=False)
+    n = run(check_topics(s))
     out.print(f"all topics are there, with {n} partitions each where they belong together")

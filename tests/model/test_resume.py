@@ -91,7 +91,7 @@ def test_a_command_that_is_killed_goes_on_when_it_is_given_again(tmp_path, monke
         killed = [json.loads(first.stdout.readline()) for _ in range(3)]
         first.send_signal(signal.SIGKILL)
     assert killed[-1]["epoch"] == 3 and not out.exists()
-    training.train(str(data), str(out), as_json=True, **given)
+    training.train(str(data), folder=str(out), as_json=True, **given)
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert told[0]["epoch"] > 3 and told[-1]["folder"] == str(out)
     curve = checkpoint.load(out).record["curve"]

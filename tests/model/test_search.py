@@ -92,7 +92,7 @@ def test_the_command_trains_with_the_best_and_keeps_what_was_tried(
     monkeypatch.setenv("EDDYLINE_CACHE", str(tmp_path))
     out = tmp_path / "m"
     given = {"dim": 16, "layers": 1, "epochs": 2, "device": "cpu", "search": 3, "tensorboard": str(tmp_path / "board")}
-    training.train(str(shop(tmp_path)), str(out), **given)
+    training.train(str(shop(tmp_path)), folder=str(out), **given)
     record = checkpoint.load(out).record
     best = max((t for t in record["search"] if t["ndcg"] is not None), key=lambda t: t["ndcg"])
     assert len(record["search"]) == 3

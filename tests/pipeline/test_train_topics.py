@@ -28,6 +28,7 @@ from model.sequences import Sequences, sequences
 from stream.errors import LogError
 from stream.kafka.batches import Out
 from stream.publishing import publish, publish_items, publish_people
+from stream.settings import load
 from stream.topicdata import TopicData, read_topics
 from tests.pipeline import topics_io
 from tests.pipeline.harness import ITEMS, Deployment, run
@@ -203,6 +204,7 @@ def test_what_is_no_event_is_left_out_and_told_and_other_codings_are_read(deploy
         (topic, b"u", b'{"user": "u", "item": "i3", "ts": "2023-11-14T22:13:21Z"}', T0 + 2000, []),
     ]
     deployment.send_raw(raw)
+    deployment.settings = load(environ={**deployment.environ, "EDDYLINE_INPUT__REKEY": "never"})
     found = read(deployment)
     events = found.data.events
     assert list(zip(events.user, events.item, events.ts.tolist(), strict=True)) == [
