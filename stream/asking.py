@@ -13,8 +13,9 @@ from aiokafka import TopicPartition
 from stream import messages
 from stream.errors import UnansweredError
 from stream.kafka.clients import consumer, producer
+from stream.kafka.placing import partition_of
 from stream.kafka.topics import topic_partitions
-from stream.publishing import JSON_HEADERS, partition_of
+from stream.publishing import JSON_HEADERS
 from stream.settings import Settings
 
 

@@ -178,9 +178,15 @@ def archived(settings: Settings, folder: Path | None) -> Past:
 
     Raises:
         DatasetError: it has no such files, or one cannot be read.
+        ConfigError: a topic has events of several actions, re-keyed ones for one: of an archive's it is known by topic.
     """
     if folder is None:
         return Past({})
+    if mixed := [topic for topic in settings.input.names if len(settings.input.actions_of(topic)) > 1]:
+        raise ConfigError(
+            f"{', '.join(mixed)} has events of several actions, which --archive cannot take up",
+            "leave --archive out, and begin at what the brokers have; or replay the archive into topics of one action",
+        )
     return look_through(folder, {topic: action for action, topic in settings.input.topics.items()})
 
 

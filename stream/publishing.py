@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
 
 from model.catalog import Item
 from model.dataset import Events
@@ -24,6 +22,7 @@ from model.people import Person
 from stream.errors import ConfigError, TopicError
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import KafkaConfig, producer
+from stream.kafka.placing import partition_of, place
 from stream.kafka.topics import missing_topics, partitions, topic_partitions
 from stream.settings import Settings
 
@@ -45,17 +44,6 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     value: float | None = None
     session: str | None = None
     context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-@lru_cache(1 << 18)
-def hashed(key: bytes) -> int:
-    """What Kafka's Java clients make of a key; aiokafka computes it in Python, and users come again."""
-    return murmur2(key) & 0x7FFFFFFF
-
-
-def partition_of(user: str, count: int) -> int:
-    """Where Kafka's Java clients put a user: murmur2 of the key."""
-    return hashed(user.encode()) % count
 
 
 def encode_event(user: str, item: str, ts: int | float, value: float | None = None) -> bytes:
@@ -94,7 +82,7 @@ def events_as_records(
         topic, key = names[action], user.encode()
         raw = msgspec.UNSET if context is None else msgspec.Raw(context.encode())
         body = _ENCODE(_Event(user, item, in_unit(ts, unit), value, session, raw))
-        out.append((topic, hashed(key) % counts[topic], Out(key, body, JSON_HEADERS, ts)))
+        out.append((topic, place(key) % counts[topic], Out(key, body, JSON_HEADERS, ts)))
     return out
 
 

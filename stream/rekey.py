@@ -30,7 +30,7 @@ from stream.kafka.batches import Out, send
 from stream.kafka.changelog import FENCED, claimed
 from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import offsets
-from stream.kafka.fetch import fetched
+from stream.kafka.fetch import batches_of
 from stream.kafka.placing import placed
 from stream.kafka.topics import TopicsConfig
 from stream.windows.blocks import runs
@@ -38,7 +38,6 @@ from stream.windows.blocks import runs
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_S = 0.2
-RETRY_S = 1.0
 
 
 class Keyed(msgspec.Struct, gc=False):
@@ -121,12 +120,7 @@ class Rekeying(ConsumerRebalanceListener):
     async def _turn(self, client: AIOKafkaConsumer) -> None:
         async with self._moving:
             ours = set(self._producers)
-            fetcher = client._fetcher
-            if not ours or fetcher is None:
-                batches = {}
-            else:
-                with client._subscription.fetch_context():
-                    batches = await fetched(fetcher, ours, FETCH_WAIT_S)
+            batches = await batches_of(client, ours, FETCH_WAIT_S) if ours else {}
             await asyncio.gather(*(self._copy(client, tp, records) for tp, records in batches.items()))
         if not batches:
             await asyncio.sleep(0 if ours else FETCH_WAIT_S)  # or a rebalance would not get its turn

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream.errors import StateError
 from stream.kafka.clients import consumer
 from stream.kafka.debts import offsets
-from stream.kafka.fetch import fetched
+from stream.kafka.fetch import batches_of
 from stream.kafka.topics import partitions, topic_partitions
 from stream.settings import Settings
 from stream.trends import Counted, PartitionTrends, TrendsConfig, joined
@@ -241,9 +241,7 @@ async def _records(client: AIOKafkaConsumer, tp: TopicPartition, end: int) -> As
         if monotonic() - moved > PATIENCE_S and await client.position(tp) >= (await client.end_offsets([tp]))[tp]:
             log.warning("%s/%d ends with a transaction that is not done; what it wrote is left out", *tp)
             return
-        fetcher: Any = client._fetcher
-        with client._subscription.fetch_context():
-            batches = await fetched(fetcher, {tp}, 0.2)
+        batches = await batches_of(client, {tp}, 0.2)
         if batches:
             moved = monotonic()
         for records in batches.values():

@@ -11,9 +11,22 @@ import asyncio
 from collections.abc import Set
 from typing import Any
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+
+
+async def batches_of(client: AIOKafkaConsumer, partitions: Set[Any], timeout: float) -> dict[TopicPartition, list[Any]]:
+    """`fetched`, by a consumer that is started.
+
+    Raises:
+        ConsumerStoppedError: it is not, or no more.
+    """
+    fetcher: Any = client._fetcher
+    if client._closed or fetcher is None:
+        raise ConsumerStoppedError
+    with client._subscription.fetch_context():
+        return await fetched(fetcher, partitions, timeout)
 
 
 async def fetched(fetcher: Fetcher, partitions: Set[Any], timeout: float) -> dict[TopicPartition, list[Any]]:

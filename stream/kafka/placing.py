@@ -1,8 +1,9 @@
-"""Where a key belongs among the partitions of a topic: murmur2, as Kafka's Java clients place it, many at a time."""
+"""Where a key belongs among the partitions of a topic: murmur2, as Kafka's Java clients place it, one or many."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from aiokafka.partitioner import murmur2
@@ -13,6 +14,17 @@ from model.history import spans
 _SEED, _M = 0x9747B28C, np.uint32(0x5BD1E995)
 LONG = 64
 """Bytes from which on a key is hashed by itself: the others are laid side by side, each as wide as the longest."""
+
+
+@lru_cache(1 << 18)
+def place(key: bytes) -> int:
+    """Of one key, to be taken modulo the partitions; aiokafka computes it in Python, and users come again."""
+    return murmur2(key) & 0x7FFFFFFF
+
+
+def partition_of(user: str, count: int) -> int:
+    """The partition of a user among so many."""
+    return place(user.encode()) % count
 
 
 def placed(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:

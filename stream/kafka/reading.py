@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from stream.errors import TopicError
 from stream.kafka.clients import KafkaConfig, consumer, unavailable
-from stream.kafka.fetch import fetched
+from stream.kafka.fetch import batches_of
 
 FETCH_WAIT_S = 0.2
 
@@ -45,16 +45,13 @@ async def read(
     """
     spent = 0.0
     async with consumer(kafka) as client:
-        fetcher = client._fetcher
-        assert fetcher is not None  # it is started
         try:
             left = await _ranges(client, list(tps), since_ms)
             total, done = sum(end - first for first, end in left.values()), 0
             came = time.monotonic()
             while left:
                 began = time.process_time()
-                with client._subscription.fetch_context():
-                    batches = await fetched(fetcher, left.keys(), FETCH_WAIT_S)
+                batches = await batches_of(client, left.keys(), FETCH_WAIT_S)
                 spent += time.process_time() - began
                 for tp, records in batches.items():
                     _, end = left[tp]

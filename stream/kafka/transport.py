@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
@@ -32,7 +32,7 @@ from mode.threads import WorkerThread
 from stream.kafka.assignment import Together, check_together, learn
 from stream.kafka.clients import KafkaConfig, gave_up, stop
 from stream.kafka.debts import Note, note
-from stream.kafka.fetch import fetched
+from stream.kafka.fetch import batches_of
 from stream.kafka.tables import SERVICES, Put, Restoring, restored
 
 if TYPE_CHECKING:
@@ -125,12 +125,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def getmany(self, active_partitions: Set[TP] | None, timeout: float) -> Any:
         if not self.consumer.flow_active:
             return {}
-        consumer = self._ensure_consumer()
-        fetcher = consumer._fetcher
-        if consumer._closed or fetcher is None:
-            raise ConsumerStoppedError
-        with consumer._subscription.fetch_context():
-            return await fetched(fetcher, active_partitions or set(), timeout)
+        return await batches_of(self._ensure_consumer(), active_partitions or set(), timeout)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """False where the group has moved on: the new owner reads those events again, and its rows skip them.

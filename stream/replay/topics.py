@@ -19,8 +19,8 @@ from stream.kafka.batches import Out
 from stream.kafka.clients import KafkaConfig, consumer
 from stream.kafka.fetch import fetched
 from stream.kafka.identity import identity
+from stream.kafka.placing import place
 from stream.kafka.topics import missing_topics
-from stream.publishing import hashed
 from stream.replay.source import Chunk, Extent, Place, Range
 
 CHUNK = 10_000
@@ -142,7 +142,7 @@ class TopicSource:
         count = self._counts[to]
         if count == self.content["topics"][tp.topic][1] or key is None:
             return tp.partition % count
-        return hashed(key) % count
+        return place(key) % count
 
 
 class _Merging:

@@ -31,7 +31,8 @@ from stream.dev.broker import LocalBroker
 from stream.kafka import topics
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import KafkaConfig, admin, consumer, producer
-from stream.publishing import encode_event, partition_of
+from stream.kafka.placing import partition_of
+from stream.publishing import encode_event
 from tests.bench import peers
 
 HERE = Path(__file__).parent

@@ -19,7 +19,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stream.kafka import topics
 from stream.kafka.clients import KafkaConfig, consumer, producer
-from stream.publishing import encode_event, partition_of
+from stream.kafka.placing import partition_of
+from stream.publishing import encode_event
 
 PATIENCE_S = 30.0
 """How long after the last event answers are waited for."""

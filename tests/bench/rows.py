@@ -14,7 +14,7 @@ from model.history import ACTION_CODE
 from stream.kafka import topics
 from stream.kafka.batches import Out
 from stream.kafka.changelog import Changelog
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from stream.settings import Settings, load
 from stream.windows.columns import Columns
 from stream.windows.packing import pack

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.chaos.events import Record, Source
 
 CHUNK = 20

@@ -28,7 +28,8 @@ from stream import messages
 from stream.dev.processes import free_port
 from stream.kafka import topics
 from stream.kafka.batches import Out
-from stream.publishing import partition_of, publish_items
+from stream.kafka.placing import partition_of
+from stream.publishing import publish_items
 from stream.settings import Settings, load
 from stream.windows.columns import Columns
 from stream.windows.packing import unpack

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from stream.kafka.clients import admin
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.pipeline.harness import PARTITIONS, Deployment, check_windows, run, some_events, until
 from tests.pipeline.test_ranges import BACKFILL_S, SLOW, T0, ended, lived_through, started, verified
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
-from stream.publishing import encode_event, partition_of
+from stream.kafka.placing import partition_of
+from stream.publishing import encode_event
 from stream.windows.packing import digest
 from tests.pipeline.harness import PARTITIONS, Deployment, Sent, Worker, check_windows, run, some_events, until
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from stream.answers.control import TURN, Turn, turn_heard
 from stream.kafka.clients import consumer
 from stream.kafka.debts import notes
 from stream.kafka.follow import newest_by_key
+from stream.kafka.placing import partition_of
 from stream.kafka.topics import topic_partitions
-from stream.publishing import partition_of
 from tests.pipeline.forks import Fork
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Sent, Worker, check_answered, run, until
 from tests.pipeline.test_errors import STATE, check_told
@@ -35,28 +36,37 @@ GAP_S = 2.0
 ACTIONS = ("view", "click", "buy")
 
 
+class Beside:
+    """Runs in a thread of its own, until it is left."""
+
+    over: threading.Event
+    thread: threading.Thread
+
+    async def run(self) -> None:
+        """Until `over` is set."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.run()), daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join(30)
+
+
 @dataclass
-class Load:
+class Load(Beside):
     """Events at a steady rate, from a thread of its own, until it is stopped; users act in all topics."""
 
     deployment: Deployment
     users: int = 60
     each: int = 4
     sent: int = 0
-    over: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
 
-    def __enter__(self) -> Load:
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._publish()), daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        assert self.thread is not None
-        self.thread.join(30)
-
-    async def _publish(self) -> None:
+    async def run(self) -> None:
         rng, topics = np.random.default_rng(7), self.deployment.settings.input.topics
         producer = AIOKafkaProducer(**self.deployment.settings.kafka.producer())
         await producer.start()
@@ -80,26 +90,14 @@ class Load:
 
 
 @dataclass
-class Subscriber:
+class Subscriber(Beside):
     """When each list came, as one who subscribes sees it."""
 
     deployment: Deployment
     came: list[float] = field(default_factory=list)
     by: list[str] = field(default_factory=list)
-    over: threading.Event = field(default_factory=threading.Event)
-    thread: threading.Thread | None = None
 
-    def __enter__(self) -> Subscriber:
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._read()), daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        assert self.thread is not None
-        self.thread.join(30)
-
-    async def _read(self) -> None:
+    async def run(self) -> None:
         s = self.deployment.settings
         async with consumer(s.kafka) as client:
             client.assign(await topic_partitions(s.kafka, [s.topics.recommendations]))

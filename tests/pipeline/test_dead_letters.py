@@ -12,7 +12,7 @@ import msgpack
 
 from model.history import item_hash
 from stream.kafka.clients import MAX_MESSAGE_BYTES
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.pipeline.harness import PARTITIONS, Deployment
 
 T0 = 1_700_000_000_000

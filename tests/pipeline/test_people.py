@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, until
 from tests.pipeline.test_errors import CONFIG, check_told
 

@@ -12,9 +12,9 @@ from aiokafka.admin import NewPartitions
 
 from stream.kafka.clients import admin
 from stream.kafka.debts import offsets
+from stream.kafka.placing import partition_of
 from stream.kafka.topics import TopicSpec, create, partitions, topic_partitions
 from stream.process.keys import look, settled
-from stream.publishing import partition_of
 from stream.rekey import group
 from stream.settings import load
 from tests.pipeline import topics_io

@@ -19,7 +19,7 @@ from aiokafka.admin import RecordsToDelete
 from stream.kafka import topics
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import admin, producer
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from stream.replay.ledger import Position, ledger
 from stream.replay.retention import retention_ms
 from tests.pipeline import topics_io

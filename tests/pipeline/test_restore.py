@@ -7,8 +7,8 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from stream.kafka.clients import admin
+from stream.kafka.placing import partition_of
 from stream.messages import InteractionReason
-from stream.publishing import partition_of
 from tests.pipeline.harness import Deployment, Sent, check_windows, run, some_events, until
 from tests.pipeline.topics_io import PARTITIONS
 

@@ -15,7 +15,7 @@ import msgpack
 import pytest
 from confluent_kafka import Consumer, Message, Producer
 
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "recommendation.json").read_text())

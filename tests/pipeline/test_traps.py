@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from confluent_kafka import Producer
 
 from stream.errors import StateError
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from tests.chaos.compaction import to_an_empty_tail
 from tests.pipeline.harness import PARTITIONS, Deployment, Sent, check_state, check_windows, some_events, until
 

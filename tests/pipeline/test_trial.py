@@ -26,7 +26,7 @@ from model.history import ACTION_NAME
 from stream.dev.broker import LocalBroker
 from stream.dev.processes import free_port
 from stream.dev.properties import server_properties
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from stream.topicdata import read_topics
 from tests.chaos import admin
 from tests.pipeline.harness import ITEMS, PARTITIONS, Deployment, Ran, Sent, run

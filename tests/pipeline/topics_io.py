@@ -12,7 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from stream.kafka import topics
 from stream.kafka.batches import Out, send
 from stream.kafka.clients import admin
-from stream.publishing import partition_of
+from stream.kafka.placing import partition_of
 from stream.settings import Settings
 
 PARTITIONS = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from model.history import ACTION_CODE, item_hash, weight_table
+from stream.backfill import archived
 from stream.errors import ConfigError
 from stream.events import Decoder, Events, InputConfig
 from stream.records import Unreadable
+from stream.settings import Settings
 from stream.windows import window
 from stream.windows.columns import Columns
 from stream.windows.packing import digest
@@ -226,3 +229,10 @@ def test_values_are_read_where_they_are_wanted() -> None:
     assert config.decoders()["t"].decode(records)[0].values is None
     wrong = record({"u": "u", "i": "i", "n": "many"})
     assert "`$.n`" in config.decoders(valued=True)["t"].decode([wrong])[1][0].reason
+
+
+def test_an_archive_of_topics_of_several_actions_is_refused_and_not_taken_for_one_action(tmp_path: Path) -> None:
+    shape = {"t": {"action": "$.a"}}
+    settings = Settings(input=InputConfig.model_validate({"topics": {"view": "t", "buy": "t"}, "shapes": shape}))
+    with pytest.raises(ConfigError, match="t has events of several actions"):
+        archived(settings, tmp_path)

@@ -6,8 +6,7 @@ import random
 
 from aiokafka.partitioner import murmur2
 
-from stream.kafka.placing import hashed, placed
-from stream.publishing import partition_of
+from stream.kafka.placing import hashed, partition_of, placed
 
 
 def test_many_keys_are_hashed_as_one_by_one() -> None:

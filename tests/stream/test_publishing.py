@@ -14,7 +14,8 @@ from model.archive import SCHEMA
 from model.history import ACTION_CODE
 from stream.errors import TopicError
 from stream.events import Decoder, InputConfig
-from stream.publishing import JSON_HEADERS, encode_event, events_as_records, partition_of, topics_by_code
+from stream.kafka.placing import partition_of
+from stream.publishing import JSON_HEADERS, encode_event, events_as_records, topics_by_code
 
 JAVA_MURMUR2 = {
     "21": -973932308,
