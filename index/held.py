@@ -184,6 +184,10 @@ class FaissIndex(ABC):
 
     # What a structure is
 
+    def wider(self) -> bool:
+        """Search more widely from now on, where that is possible: slower, and finds more."""
+        return False
+
     def _looked_at(self, n: int) -> int:
         """Neighbours that a search of n vectors looks at in any case, however few are asked for."""
         return 0

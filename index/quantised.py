@@ -1,8 +1,10 @@
-"""Vectors in a few bytes each, in lists by their nearest centre: IVF-PQ (Jegou, Douze and Schmid, 2011), as FAISS has
-it, with the best of what it finds compared exactly.
+"""Vectors in a few bits each, in lists by their nearest centre: IVF-PQ (Jegou, Douze and Schmid, 2011) with codes of
+four bits that a CPU's registers look up (Andre, Kermarrec and Le Scouarnec, Cache Locality Is Not Enough, 2015), as
+FAISS has it; the best of what it finds is compared exactly.
 
-For more vectors than a graph of them has room for. The vectors themselves are kept beside it, as the caller has them:
-the structure adds a quarter of a byte to each dimension.
+Where a CPU has many vectors. A graph follows links from one place in memory to another, some five thousand for a
+query; this reads a few lists from end to end. The vectors themselves are kept beside it, as the caller has them: the
+structure adds a quarter of a byte to each dimension. How many lists are searched is the structure's own `nprobe`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from index.base import Bytes, Ids, Vectors
 from index.held import FaissIndex, Snapshot, compared, flat_of
 from index.library import faiss
 
-DIMENSIONS_A_BYTE = 4
-RESCORED, LEAST_RESCORED = 8, 512
+DIMENSIONS_A_CODE, BITS = 2, 4
+RESCORED, LEAST_RESCORED = 4, 256
 """Candidates that are compared exactly: so many times what is asked for, and at least so many."""
-PROBES = 0.05
-"""Share of the lists that is searched."""
+PROBES, MOST_PROBES = 0.05, 0.4
+"""Share of the lists that is searched at first, and where that finds too little, at most."""
 TRAINED_FROM = 10_000
 """Vectors below which there is nothing to quantise: all are compared."""
 SAMPLE = 64
@@ -37,42 +39,69 @@ class QuantisedIndex(FaissIndex):
         self._probes = probes
         super().__init__(dim)
 
+    def wider(self) -> bool:
+        structure = self._now.structure
+        if not _quantised(structure) or structure.nprobe >= MOST_PROBES * structure.nlist:
+            return False
+        structure.nprobe *= 2
+        return True
+
     def _built(self, vectors: Vectors) -> Any:
         n, dim = vectors.shape
         if n < TRAINED_FROM:
             return flat_of(vectors)
         lists = lists_for(n)
-        parts = max(part for part in range(1, dim // DIMENSIONS_A_BYTE + 1) if dim % part == 0) if dim >= 4 else 1
         centres: Any = faiss.IndexFlatIP(dim)
-        structure = faiss.IndexIVFPQ(centres, dim, lists, parts, 8, faiss.METRIC_INNER_PRODUCT)
+        structure = faiss.IndexIVFPQFastScan(centres, dim, lists, codes_for(dim), BITS, faiss.METRIC_INNER_PRODUCT)
         structure.own_fields = True
         centres.this.disown()
         sample = np.random.default_rng(SEED).choice(n, min(n, SAMPLE * lists), replace=False)
         structure.train(np.ascontiguousarray(vectors[np.sort(sample)]))  # pyright: ignore[reportCallIssue]
         structure.add(np.ascontiguousarray(vectors))  # pyright: ignore[reportCallIssue]
+        structure.nprobe = max(1, round(self._probes * lists))
         return structure
 
     def _found(self, now: Snapshot, query: Vectors, fetch: int) -> tuple[Vectors, Ids]:
-        if not isinstance(now.structure, faiss.IndexIVFPQ):
+        structure = now.structure
+        if not _quantised(structure):
             return compared(now, query, fetch)
         wide = min(max(RESCORED * fetch, LEAST_RESCORED), len(now.ids))
-        # Lists that hold ten times the candidates, where that is more than the share: behind many that are masked.
-        share = min(1.0, max(self._probes, 10 * wide / len(now.ids)))
-        probes = faiss.SearchParametersIVF(nprobe=max(1, round(share * now.structure.nlist)))  # pyright: ignore[reportCallIssue]
-        at = now.structure.search(query, wide, params=probes)[1]
-        scores = np.matmul(now.vectors[np.maximum(at, 0)], query[:, :, None])[:, :, 0]
-        scores[at < 0] = -np.inf
+        # Lists that hold ten times the candidates, where that is more: behind many that are masked.
+        least = round(min(1.0, 10 * wide / len(now.ids)) * structure.nlist)
+        probes = faiss.SearchParametersIVF(nprobe=max(structure.nprobe, least))  # pyright: ignore[reportCallIssue]
+        at = structure.search(query, wide, params=probes)[1]
+        scores = _products(query, now.vectors, at)
         best = np.argpartition(-scores, fetch - 1, 1)[:, :fetch] if fetch < wide else np.argsort(-scores, 1)
         best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), 1, kind="stable"), 1)
         return np.take_along_axis(scores, best, 1), np.take_along_axis(at, best, 1)
 
     def _structure_bytes(self, now: Snapshot) -> Bytes | None:
-        return faiss.serialize_index(now.structure) if isinstance(now.structure, faiss.IndexIVFPQ) else None
+        return faiss.serialize_index(now.structure) if _quantised(now.structure) else None
 
     def _revived(self, saved: base.Saved, structure: Bytes) -> Snapshot:
         return Snapshot(saved.ids, saved.vectors, faiss.deserialize_index(structure))
 
 
+def _quantised(structure: Any) -> bool:
+    return isinstance(structure, faiss.IndexIVFPQFastScan)
+
+
+def _products(query: Vectors, vectors: Vectors, at: Ids) -> Vectors:
+    """Inner products f32[B,k] of queries f32[B,d] and the vectors at i64[B,k], which are not gathered for it; -inf: -1."""
+    vectors, rows = np.ascontiguousarray(vectors), np.maximum(at, 0)
+    out = np.empty(at.shape, np.float32)
+    pointers = map(faiss.swig_ptr, (out, query, vectors, rows))
+    faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], *at.shape)  # pyright: ignore[reportAttributeAccessIssue]
+    out[at < 0] = -np.inf
+    return out
+
+
 def lists_for(n: int) -> int:
     """How many lists n vectors are in."""
     return int(2 * n**0.5)
+
+
+def codes_for(dim: int) -> int:
+    """How many codes stand for a vector: each for as many dimensions as the others."""
+    most = max(1, dim // DIMENSIONS_A_CODE)
+    return max(codes for codes in range(1, most + 1) if dim % codes == 0)

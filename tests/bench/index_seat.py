@@ -17,7 +17,7 @@ import psutil
 from index.choose import KINDS
 from index.graph import BUILD, LINKS, GraphIndex
 from index.held import FaissIndex, use_threads
-from index.quantised import DIMENSIONS_A_BYTE, LEAST_RESCORED, PROBES, RESCORED, lists_for
+from index.quantised import BITS, LEAST_RESCORED, PROBES, RESCORED, codes_for, lists_for
 from tests.bench.peers.seat import K, serve
 
 
@@ -83,7 +83,7 @@ class Plain:
             self._index.hnsw.efConstruction = BUILD
         else:
             lists = lists_for(n)
-            factory = f"IVF{lists},PQ{dim // DIMENSIONS_A_BYTE},RFlat"
+            factory = f"IVF{lists},PQ{codes_for(dim)}x{BITS}fs,RFlat"
             self._index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
             self._index.k_factor = max(RESCORED, LEAST_RESCORED / K)
             faiss.extract_index_ivf(self._index).nprobe = round(PROBES * lists)

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from index import choose, gpu
-from index.choose import build, opened
+from index import choose, gpu, graph, quantised
+from index.choose import build, like_users, opened
 from index.config import NEEDS_MORE, IndexConfig
 from index.exact import ExactIndex
 from index.flat import FlatIndex
@@ -25,16 +25,15 @@ def some(n=400, dim=16):
     ("n", "device", "kind"),
     [
         (0, "cpu", "flat"),
-        (49_999, "cpu", "flat"),
-        (50_000, "cpu", "hnsw"),
-        (5_000_000, "cpu", "ivf-pq"),
+        (19_999, "cpu", "flat"),
+        (20_000, "cpu", "ivf-pq"),
         (1_000_000, "cuda", "exact"),
     ],
 )
 def test_the_kind_follows_from_how_many_there_are_and_where_and_says_why(n, device, kind):
     chosen = choose.choose(n, device)
     assert chosen.kind == kind
-    assert any(said in chosen.why for said in ("comparing all", "compares all", f"{max(n, 50_000):,} items"))
+    assert any(said in chosen.why for said in ("comparing all", "compares all", f"{max(n, 20_000):,} items"))
 
 
 def test_where_faiss_can_use_a_gpu_it_compares_all_of_them(monkeypatch):
@@ -80,6 +79,34 @@ class _Poor(GraphIndex):
     def _found(self, now, query, fetch):
         first = np.tile(np.arange(fetch), (len(query), 1))
         return np.einsum("bd,bfd->bf", query, now.vectors[first]), first
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("hnsw", 0.99), ("ivf-pq", 0.9)])
+def test_an_index_that_finds_too_little_searches_more_widely_and_does_so_when_it_is_read_again(
+    kind, wanted, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(quantised, "TRAINED_FROM", 1000)
+    monkeypatch.setattr(quantised, "LEAST_RESCORED", 1)
+    monkeypatch.setattr(graph, "SEARCH", {0: 50})
+    ids, vectors = some(6000, 24)
+    built = [build(ids, vectors, config=IndexConfig(kind=kind, recall=least)) for least in (0.3, wanted)]
+    narrow, wide = built
+    assert [index.stats()["kind"] for index in built] == [kind, kind]
+    assert narrow.stats()["recall"] < wanted <= wide.stats()["recall"]
+    wide.save(tmp_path / "wide")
+    again = opened(tmp_path / "wide")
+    asked = like_users(vectors)
+    assert np.array_equal(again.search(asked, 50)[1], wide.search(asked, 50)[1])
+    assert not np.array_equal(again.search(asked, 50)[1], narrow.search(asked, 50)[1])
+    assert again.stats()["recall"] == wide.stats()["recall"]
+
+
+def test_recall_is_measured_by_queries_like_one_item_and_like_several():
+    vectors = np.eye(64, dtype=np.float32)
+    asked = like_users(vectors)
+    assert np.allclose(asked[1::2], vectors[1::2])
+    assert np.allclose(asked.sum(1), 1) and (asked[::2].max(1) < 1).any()
+    assert like_users(vectors[:1]).shape == (1, 64) and len(like_users(vectors[:0])) == 0
 
 
 def test_a_build_goes_on_from_what_was_there_before():
