@@ -87,7 +87,7 @@ def _quantised(structure: Any) -> bool:
 
 
 def _products(query: Vectors, vectors: Vectors, at: Ids) -> Vectors:
-    """Inner products f32[B,k] of queries f32[B,d] and the vectors at i64[B,k], which are not gathered for it; -inf: -1."""
+    """Inner products f32[B,k] of queries f32[B,d] and the vectors at i64[B,k], without gathering them; -inf: none."""
     vectors, rows = np.ascontiguousarray(vectors), np.maximum(at, 0)
     out = np.empty(at.shape, np.float32)
     pointers = map(faiss.swig_ptr, (out, query, vectors, rows))

@@ -95,6 +95,7 @@ def test_an_index_that_finds_too_little_searches_more_widely_and_does_so_when_it
     assert narrow.stats()["recall"] < wanted <= wide.stats()["recall"]
     wide.save(tmp_path / "wide")
     again = opened(tmp_path / "wide")
+    assert again is not None
     asked = like_users(vectors)
     assert np.array_equal(again.search(asked, 50)[1], wide.search(asked, 50)[1])
     assert not np.array_equal(again.search(asked, 50)[1], narrow.search(asked, 50)[1])
