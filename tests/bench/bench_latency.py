@@ -1,8 +1,10 @@
 """Latency: event to recommendation beside a bare aiokafka echo, at the same rates on the same broker in the same run.
 
-A real `eddyline worker` over 100,000 items (an HNSW index, fallback model, lists of ten with reasons), in one process
-and with its roles apart. Item texts are encoded by a BERT of one layer with random weights, made here: what vectors
-say does not matter to how long a search takes, and encoding so many with a real one would take an hour.
+A real `eddyline worker` over 100,000 items (the index that is chosen for so many, fallback model, lists of ten with
+reasons), in one process and with its roles apart. Item texts are encoded by a BERT of one layer with random weights,
+made here: encoding so many with a real one would take an hour. A title has four words of its kind's twelve and two of
+any: titles of one kind are alike, as a shop's are. `--any-words`: all six of any, which no shop has, and an index must
+look through more of.
 
 Saturation is the highest rate, of steps of a quarter, that is held with lag flat, all answered and under 1%
 conflated. Then 25, 50 and 75% of it are held, by turns with the echo at each of these, because how fast a machine wakes
@@ -43,6 +45,8 @@ LAYOUTS = {"together": ("all",), "apart": ("ingest", "recommend")}
 STEP = 1.25
 TURNS = 4
 """Turns of eddyline and the echo at a rate; each has its share of the time that the rate is held."""
+WORDS, KINDS = 400, 300
+"""Of the catalogue."""
 HISTORY = 10
 """Views of each user before, which cause no list."""
 READY_S = 600.0
@@ -73,6 +77,7 @@ def main() -> None:
     parser.add_argument("--step-seconds", type=float, default=15, help="of each step towards saturation")
     parser.add_argument("--hold", type=float, default=60, help="seconds of each rate that is measured")
     parser.add_argument("--rates", type=float, nargs="+", help="hold these, and do not look for saturation")
+    parser.add_argument("--any-words", action="store_true", help="titles of any words, whatever kind an item is of")
     parser.add_argument("--layout", choices=[*LAYOUTS, "both"], default="both")
     args = parser.parse_args()
     layouts = list(LAYOUTS) if args.layout == "both" else [args.layout]
@@ -258,9 +263,15 @@ async def prepare(settings: Settings, environ: Mapping[str, str], args: argparse
     inputs = settings.input.names
     wanted = topics.specs(settings.topics, inputs, settings.state.name)
     await topics.create(settings.kafka, [*wanted, topics.TopicSpec(environ["BENCH_OUTPUT"], common.PARTITIONS)], 1)
-    words = [f"w{n}" for n in range(400)]
-    kinds = rng.integers(0, 50, args.items)
-    items = [Item(f"i{n}", " ".join(rng.choice(words, 6)), categories=[f"kind {kind}"]) for n, kind in enumerate(kinds)]
+    kinds = rng.integers(0, KINDS, args.items)
+    titles = rng.integers(0, WORDS, (args.items, 6))
+    if not args.any_words:
+        own = rng.integers(0, WORDS, (KINDS, 12))
+        titles[:, :4] = own[kinds[:, None], rng.integers(0, 12, (args.items, 4))]
+    items = [
+        Item(f"i{n}", " ".join(f"w{word}" for word in title), categories=[f"kind {kind}"])
+        for n, (kind, title) in enumerate(zip(kinds.tolist(), titles.tolist(), strict=True))
+    ]
     await publish_items(settings.kafka, settings.topics.catalog, items)
     n = HISTORY * args.users
     times = int(time.time() * 1000) - n + np.arange(n)
@@ -275,8 +286,8 @@ def tiny_bert(folder: Path) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir()
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "kind", *(f"w{n}" for n in range(400))]
-    vocabulary += [str(n) for n in range(50)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "kind", *(f"w{n}" for n in range(WORDS))]
+    vocabulary += [str(n) for n in range(KINDS)]
     # Given as a file, it is not read by transformers 5: every word would be unknown, and all items the same.
     BertTokenizerFast(vocab={word: n for n, word in enumerate(vocabulary)}).save_pretrained(folder)
     torch.manual_seed(1)
