@@ -71,9 +71,8 @@ class QuantisedIndex(FaissIndex):
         probes = faiss.SearchParametersIVF(nprobe=max(structure.nprobe, least))  # pyright: ignore[reportCallIssue]
         at = structure.search(query, wide, params=probes)[1]
         scores = _products(query, now.vectors, at)
-        best = np.argpartition(-scores, fetch - 1, 1)[:, :fetch] if fetch < wide else np.argsort(-scores, 1)
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), 1, kind="stable"), 1)
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(at, best, 1)
+        rows, best = np.arange(len(query))[:, None], np.argsort(-scores, 1, kind="stable")[:, :fetch]
+        return scores[rows, best], at[rows, best]
 
     def _structure_bytes(self, now: Snapshot) -> Bytes | None:
         return faiss.serialize_index(now.structure) if _quantised(now.structure) else None
