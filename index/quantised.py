@@ -19,9 +19,9 @@ from index.held import FaissIndex, Snapshot, compared, flat_of
 from index.library import faiss
 
 DIMENSIONS_A_CODE, BITS = 2, 4
-RESCORED, LEAST_RESCORED = 4, 256
-"""Candidates that are compared exactly: so many times what is asked for, and at least so many."""
-PROBES, MOST_PROBES = 0.05, 0.4
+RESCORED, LEAST_RESCORED = {0: 4, 500_000: 8}, 256
+"""Candidates that are compared exactly: so many times what is asked for, of so many vectors or more; and at least."""
+PROBES, MOST_PROBES = 0.02, 0.4
 """Share of the lists that is searched at first, and where that finds too little, at most."""
 TRAINED_FROM = 10_000
 """Vectors below which there is nothing to quantise: all are compared."""
@@ -65,7 +65,7 @@ class QuantisedIndex(FaissIndex):
         structure = now.structure
         if not _quantised(structure):
             return compared(now, query, fetch)
-        wide = min(max(RESCORED * fetch, LEAST_RESCORED), len(now.ids))
+        wide = min(max(rescored_of(len(now.ids)) * fetch, LEAST_RESCORED), len(now.ids))
         # Lists that hold ten times the candidates, where that is more: behind many that are masked.
         least = round(min(1.0, 10 * wide / len(now.ids)) * structure.nlist)
         probes = faiss.SearchParametersIVF(nprobe=max(structure.nprobe, least))  # pyright: ignore[reportCallIssue]
@@ -93,6 +93,11 @@ def _products(query: Vectors, vectors: Vectors, at: Ids) -> Vectors:
     faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], *at.shape)  # pyright: ignore[reportAttributeAccessIssue]
     out[at < 0] = -np.inf
     return out
+
+
+def rescored_of(n: int) -> int:
+    """How many times what is asked for is compared exactly, of n vectors."""
+    return max(times for least, times in RESCORED.items() if n >= least)
 
 
 def lists_for(n: int) -> int:

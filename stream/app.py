@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from faust.types import TP
 
-from stream.errors import EddylineError
+from stream.errors import EddylineError, StateError
 from stream.events import InputConfig
 from stream.ingest import Reading
 from stream.intake import Intake
@@ -151,13 +151,31 @@ class Pipeline:
 
     def _tie(self) -> None:
         """What one part is told of another."""
-        self.keeper.on_owned = self._on_owned
+        self.keeper.on_owned, self.app.on_gone = self._on_owned, self._on_gone
         if self.intake is not None:
             self.intake.state.bind(self.app)
             self.intake.state.on_fenced = lambda: self._consumer.rejoin()
             if self.outlet is not None:
                 self.intake.state.on_left = self.outlet.on_left
                 self.intake.debts.hurry = self.outlet.recommender.hurry
+
+    def _on_gone(self, gone: Mapping[TP, tuple[int, int]]) -> None:
+        """Brokers have deleted what was not read yet, from one offset up to the other.
+
+        Raises:
+            StateError: all of it is wanted.
+        """
+        count = sum(after - at for at, after in gone.values())
+        where = ", ".join(f"{tp.topic}/{tp.partition}: {at} to {after - 1}" for tp, (at, after) in sorted(gone.items()))
+        what = f"{count} offsets were deleted by their topics' retention before they were read ({where})"
+        if self._reading.whole:
+            raise StateError(what, "read on without them: --allow-gap; or begin another version later (--since)")
+        self.monitor.gone += count
+        log.error(
+            "%s: state %s goes on without them. Where they are kept elsewhere, `eddyline backfill --archive` makes a "
+            "state that has them; for the next time, lengthen the topics' retention.ms",
+            *(what, self.settings.state.name),
+        )
 
     def _wake(self) -> None:
         """Someone waits."""

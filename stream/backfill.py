@@ -153,6 +153,7 @@ async def backfill(settings: Settings, asked: Asked, status_port: int | None, te
         requests=asked.serve,
         into=asked.into,
         begins_silent=asked.instead_of is not None,
+        whole=not asked.allow_gap,
     )
     end = watch.done_and_on if asked.serve else watch.done
     code = await work(_lean(written, asked), Run(status_port, reading, unread if past.pieces else None, end))

@@ -53,7 +53,7 @@ class Reading:
     `silent_until`: next offsets up to which state advances without lists. `stops`: partitions of which no more is
     read. `mute`: nobody is answered, and what is owed stays so. `requests`: whether these are read. `into`: the topic
     of lists, in place of the deployment's. `begins_silent`: nobody is answered before a cut-over gives the turn to the
-    state version.
+    state version. `whole`: nothing of it may have been deleted before it was read.
     """
 
     silent_until: Mapping[TP, int] = field(default_factory=dict)
@@ -62,6 +62,7 @@ class Reading:
     requests: bool = True
     into: str | None = None
     begins_silent: bool = False
+    whole: bool = False
 
 
 class _Taken(NamedTuple):

@@ -16,7 +16,7 @@ source shows to be unsafe for state is replaced here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -169,6 +169,7 @@ class BatchConsumer(driver.Consumer):
         self._sought: int | None = None  # the generation whose input partitions were put where they are to be read from
         # What the group has. Faust's own note is of what was tried.
         self.committed: dict[TP, int] = {}
+        self._begun: set[TP] = set()  # of which it has anything: it may be 0
 
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, thread_loop=self.loop, beacon=self.beacon)
@@ -303,10 +304,34 @@ class BatchConsumer(driver.Consumer):
         self.stop_flow()
         await self._no_fetch.wait()
         await super().perform_seek()
+        await self._skip_what_is_gone()
         if (past := cast(BatchApp, self.app).past) is not None:
             for tp, join in past.begin(self.committed).items():
                 await self._seek(tp, join)  # not `seek`: Faust then takes what comes before for read
         self._sought = generation
+
+    async def _skip_what_is_gone(self) -> None:
+        """Tell of offsets that the broker has deleted before the group has read them, and commit the ones behind: Kafka
+        begins there without a word.
+        """
+        app = cast(BatchApp, self.app)
+        read = {tp: at for tp, at in self.committed.items() if tp in self._begun}
+        if not read:
+            return
+        first = {TP(*tp): at for tp, at in (await self.earliest_offsets(*read)).items()}
+        gone = {tp: (at, first[tp]) for tp, at in read.items() if at < first[tp]}
+        if app.past is not None:
+            gone = {tp: span for tp, span in gone.items() if span[0] >= app.past.joins.get(tp, 0)}
+        if not gone:
+            return
+        try:
+            app.on_gone(gone)
+        except Exception as error:
+            await self.crash(error)
+            raise
+        self.committing, onward = self._keeper.notes(), {tp: after for tp, (_, after) in gone.items()}
+        if await self._commit_offsets(onward):
+            self.committed.update(onward)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between batches are no gaps: a batch is one message, and markers are no records."""
@@ -342,6 +367,7 @@ class BatchConsumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         offsets = await super().seek_to_committed()
         self.committed = {TP(*tp): offset or 0 for tp, offset in offsets.items()}
+        self._begun = {TP(*tp) for tp, offset in offsets.items() if offset is not None}
         return offsets
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -391,6 +417,7 @@ class BatchApp(faust.App):
         super().__init__(*args, **kwargs)
         self.restoring = Restoring()
         self.past: Unread | None = None
+        self.on_gone: Callable[[Mapping[TP, tuple[int, int]]], None] = lambda _: None
 
     def restore(self, name: str, changelog: str, put: Put) -> None:
         """Hand the records of a changelog to `put` whenever one of its partitions becomes ours."""

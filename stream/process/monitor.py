@@ -21,6 +21,7 @@ class Monitor:
         self.events = 0
         self.requests = 0
         self.dead_letters = 0
+        self.gone = 0  # offsets that brokers have deleted before they were read
         self.lists = 0
         self.suppressed = 0
         self.releases = 0
@@ -63,6 +64,7 @@ class Monitor:
             "lists": self.lists,
             "suppressed": self.suppressed,
             "dead_letters": self.dead_letters,
+            "gone": self.gone,
             "profiles": self.profiles,
             "releases": self.releases,
             "events_per_s": (self.events - since[1]) / elapsed,

@@ -17,7 +17,7 @@ import psutil
 from index.choose import KINDS
 from index.graph import BUILD, LINKS, GraphIndex
 from index.held import FaissIndex, use_threads
-from index.quantised import BITS, LEAST_RESCORED, PROBES, RESCORED, codes_for, lists_for
+from index.quantised import BITS, LEAST_RESCORED, PROBES, codes_for, lists_for, rescored_of
 from tests.bench.peers.seat import K, serve
 
 
@@ -85,7 +85,7 @@ class Plain:
             lists = lists_for(n)
             factory = f"IVF{lists},PQ{codes_for(dim)}x{BITS}fs,RFlat"
             self._index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-            self._index.k_factor = max(RESCORED, LEAST_RESCORED / K)
+            self._index.k_factor = max(rescored_of(n), LEAST_RESCORED / K)
             faiss.extract_index_ivf(self._index).nprobe = round(PROBES * lists)
             self._index.train(vectors)
         self._index.add(vectors)

@@ -101,3 +101,41 @@ def test_an_archive_that_ends_too_early_is_refused_with_the_offsets_that_are_mis
             kept.append(e)
         seen[at] += 1
     check_windows(second, kept)
+
+
+def test_what_is_deleted_before_it_was_read_is_told_and_a_backfill_goes_on_only_if_it_may(
+    deployment: Deployment,
+) -> None:
+    """Kafka would begin behind it without a word."""
+    events = some_events(1200, users=20)
+    lived_through(deployment, events[:300])
+    read = deployment.committed()
+    deployment.send(events[300:])
+    ends = deployment.ends()
+    second = deployment.with_state("v2")
+    slower = SMALL.replace("0.05", "0.5")
+    killed = started(second, prelude=slower, EDDYLINE_KAFKA__MAX_PARTITION_FETCH_BYTES="4096")
+    until(lambda: sum(at or 0 for at in second.committed().values()) > 30, BACKFILL_S, "it reads")
+    killed.kill()
+    first = {tp: ((read.get(tp) or 0) + end) // 2 for tp, end in ends.items()}
+    forget(deployment, {tp: at for tp, at in first.items() if at})
+
+    worker = deployment.worker(command=("worker", "--role", "ingest")).ready()
+    deployment.settled()
+    missed = sum(at - (read.get(tp) or 0) for tp, at in first.items() if read.get(tp))
+    assert missed and worker.status()["gone"] == missed
+    assert f"{missed} offsets were deleted by their topics' retention before they were read" in worker.log.read_text()
+    assert worker.stop() == 0
+    kept, seen = [], dict.fromkeys(ends, 0)
+    for e in events:
+        at = TopicPartition(deployment.settings.input.topics[e.action], partition_of(e.user, PARTITIONS))
+        if seen[at] < (read.get(at) or 0) or seen[at] >= first[at]:
+            kept.append(e)
+        seen[at] += 1
+    check_windows(deployment, kept)
+
+    forget(deployment, {tp: end for tp, end in ends.items() if end})  # the last of the range as well
+    ran = second.cli("backfill", "--as", "v2")
+    assert ran.code == 5 and "offsets are missing" in ran.output and "--allow-gap" in ran.output
+    ended(started(second, "--allow-gap"))
+    assert second.committed() == ends
