@@ -8,8 +8,8 @@ what is read, and of what cannot be, is `stream.events`' affair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from operator import attrgetter
+from functools import cached_property, reduce
+from operator import attrgetter, getitem, itemgetter
 from typing import Any, Literal, NamedTuple
 
 import jsonpath
@@ -19,6 +19,7 @@ from jsonpath.selectors import NameSelector
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.history import ACTION_CODE, weight_table
+from stream.formats import TYPES, Format
 from stream.kafka.clients import header
 
 OWN = {"user": "$.user", "item": "$.item", "ts": "$.ts", "value": "$.value"}
@@ -40,6 +41,10 @@ class ShapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    format: Format = Field(
+        default="json",
+        description="of values: json (or MessagePack); json-schema, avro, protobuf: as a schema registry has them written",
+    )
     user: str = OWN["user"]
     item: str = OWN["item"]
     ts: str = Field(default=OWN["ts"], description="when it was; where nothing is there, the record's own time")
@@ -128,6 +133,8 @@ class Shape:
         if self._each or self._config.envelope or self._config.defaults or None in plain.values():
             return None
         paths = {name: path for name, path in plain.items() if path is not None}
+        if self._config.format in TYPES:
+            return Columns(dict, {name: _walker(path, name in _MAY_BE_ABSENT) for name, path in paths.items()})
         kind = _struct(paths)
         get = {name: attrgetter(".".join(map(_attribute, path))) for name, path in paths.items()}
         return Columns(kind, get) if kind is not None else None
@@ -191,7 +198,7 @@ class Shape:
 
 
 class Columns(NamedTuple):
-    """`kind`: the type that a value is decoded as; `get`: what reads a field of it."""
+    """`kind`: the type that a value is decoded as; `get`: what reads a field of it, where it is that type."""
 
     kind: type
     get: Mapping[str, Callable[[Any], Any]]
@@ -249,6 +256,15 @@ def _walked(value: Any, names: tuple[str, ...]) -> Any:
             return None
         value = value.get(name)
     return value
+
+
+def _walker(names: tuple[str, ...], may_be_absent: bool) -> Callable[[Any], Any]:
+    """What reads a field of nested dicts. Raises KeyError, TypeError or AttributeError where it is not there."""
+    if may_be_absent:
+        return lambda value: _walked(value, names)
+    if len(names) == 1:
+        return itemgetter(names[0])
+    return lambda value: reduce(getitem, names, value)
 
 
 def _field(value: Any, name: str) -> Any:

@@ -173,8 +173,10 @@ def _config_error(error: ValidationError) -> ConfigError:
             f"unknown setting {name!r}",
             f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known{section}: {', '.join(known)}",
         )
-    if name in Settings.model_fields and isinstance(first["input"], Mapping):  # a section is not shown: it has secrets
+    if isinstance(first["input"], Mapping):  # a section is not shown: it has secrets
         return ConfigError(f"section [{name}]: {first['msg']}", f"correct [{name}]")
+    if "password" in path[-1]:
+        return ConfigError(f"setting {name!r}: {first['msg']}", "correct it")
     return ConfigError(f"setting {name!r}: {first['msg']}", f"it was {str(first['input'])[:80]!r}; correct it")
 
 
