@@ -124,7 +124,7 @@ class InputConfig(BaseModel):
         Raises:
             ConfigError: what reads a format is not installed, or a registry's certificates cannot be used.
         """
-        kinds = {shape.format for name in self.names if (shape := self._shape(name)) is not None}
+        kinds: set[Format] = {shape.format for name in self.names if (shape := self._shape(name)) is not None}
         schemas = {kind: Schemas(kind, self.registry) for kind in kinds if kind in TYPES}
         return {topic: self._decoder(topic, keyed, valued, schemas) for topic in self.names}
 
@@ -132,7 +132,7 @@ class InputConfig(BaseModel):
         actions, shape = self.actions_of(topic), self._shape(topic)
         if shape is None:
             return Decoder(actions[0], self, None, keyed, valued)
-        kind = shape.format
+        kind: Format = shape.format
         return Decoder(actions[0], self, Shape(shape, actions), keyed, valued, kind, schemas.get(kind))
 
     def _shape(self, topic: str) -> ShapeConfig | None:
@@ -249,7 +249,12 @@ class Decoder:
         None where anything is out of the ordinary; then it is `_one_by_one` that says what.
         """
         headers, get = [record.headers for record in records], self._get
-        if get is None or not headers or headers.count(headers[0]) < len(headers) or not self.values.is_plain(headers[0]):
+        if (
+            get is None
+            or not headers
+            or headers.count(headers[0]) < len(headers)
+            or not self.values.is_plain(headers[0])
+        ):
             return None
         bodies: list[Any] = [record.value for record in records]
         codes: list[int] | None = None

@@ -43,7 +43,7 @@ class ShapeConfig(BaseModel):
 
     format: Format = Field(
         default="json",
-        description="of values: json (or MessagePack); json-schema, avro, protobuf: as a schema registry has them written",
+        description="of values: json (or MessagePack); json-schema, avro, protobuf: as a registry's serializers write",
     )
     user: str = OWN["user"]
     item: str = OWN["item"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -128,6 +129,11 @@ class Schemas:
         number = int.from_bytes(frame[1:], "big")
         try:
             found = reader(self._kind, _schema(self._kind, self._config, number))
+        except (OSError, subprocess.SubprocessError) as error:
+            raise RegistryError(
+                f"schema {number} could not be compiled ({error})",
+                "see that processes can be started, and files written",
+            ) from error
         except ValueError as error:
             self._refused.add(frame)
             found = _refusing(f"schema {number}: {error}")
@@ -152,6 +158,7 @@ def _check(kind: Format, config: RegistryConfig) -> None:
             import fastavro  # noqa: F401
         else:
             import google.protobuf  # noqa: F401
+            import grpc_tools  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"format = {kind!r} is read by {error.name}, which is not installed", "pip install 'eddyline[registry]'"

@@ -20,7 +20,7 @@ from stream.dev.processes import free_port
 from stream.folders import cache_folder
 
 VERSION = "3.0.9"
-SHA256 = ""
+SHA256 = "2b28181501a20cbf6efcd77f9b7153908fc01f3d3a7c32024c0bd9e1b04c8a43"
 STARTS_WITHIN_S = 90.0
 FLAGS = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.net.preferIPv4Stack=true")
 

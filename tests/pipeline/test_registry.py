@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient, topic_subject_name_strategy
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, topic_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -17,8 +17,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from stream.settings import load
 from tests.pipeline.apicurio import Apicurio
 from tests.pipeline.harness import Deployment, Raw, Sent, check_windows, run, some_events, until
+from tests.pipeline.test_rekey import moved
 from tests.pipeline.topics_io import send_raw
-from tests.stream.test_registry import proto
+from tests.stream.test_registry import framed, proto
 
 SHAPES = """
 [input.topics]
@@ -56,7 +57,15 @@ VIEW = """{
     {"name": "at", "type": {"type": "long", "logicalType": "timestamp-%s"}}
   ]
 }"""
-BUY = """{"title": "Buy", "type": "object", "properties": {
+ORDER = """
+  syntax = "proto3"; package shop; import "google/protobuf/timestamp.proto";
+  message Order {
+    message Line { string sku = 1; }
+    google.protobuf.Timestamp at = 2;
+    repeated Line lines = 4;
+  }
+"""
+BUY = """{"$schema": "http://json-schema.org/draft-07/schema#", "title": "Buy", "type": "object", "properties": {
   "customer": {"type": "string"}, "product": {"type": "string"}, "at": {"type": "integer"}
 }}"""
 
@@ -83,17 +92,17 @@ def shop(empty: Deployment, registry: Apicurio) -> Deployment:
 class Shop:
     """Writes events as the shop does; what it registers is at the registry."""
 
-    def __init__(self, shop: Deployment, url: str) -> None:
+    def __init__(self, shop: Deployment, client: SchemaRegistryClient) -> None:
         self._topics = shop.settings.input.topics
-        client, conf = SchemaRegistryClient({"url": url}), {"subject.name.strategy": topic_subject_name_strategy}
+        conf = {"subject.name.strategy": topic_subject_name_strategy}
         self._order = proto()[1]("shop.Order")
-        made: dict[str, Any] = {
+        self._made: dict[str, Any] = {
             "view": AvroSerializer(client, VIEW % ("", "millis"), conf=conf),
-            "view again": AvroSerializer(client, VIEW % ("", "micros"), conf={**conf, "normalize.schemas": True}),
+            "view again": AvroSerializer(client, VIEW % ("Again", "micros"), conf=conf),
             "click": ProtobufSerializer(self._order, client, conf=conf),
             "buy": JSONSerializer(BUY, client, conf=conf),
         }
-        self._made = made
+        self._text = client.register_schema(f"{self._topics['click']}-again", Schema(ORDER, "PROTOBUF"))
 
     def _value(self, e: Sent) -> Any:
         moment = datetime.fromtimestamp(e.ts / 1000, UTC)
@@ -105,12 +114,16 @@ class Shop:
         order.at.FromMilliseconds(e.ts)
         return order
 
-    def written(self, events: Sequence[Sent], views: str = "view") -> list[Raw]:
+    def written(self, events: Sequence[Sent], again: bool = False) -> list[Raw]:
+        """Records of these events; `again`: by schemas that came later, one of them in text, as Java registers it."""
         out: list[Raw] = []
         for e in events:
             topic = self._topics[e.action]
-            serialize: Callable[..., bytes] = self._made[views if e.action == "view" else e.action]
-            value = serialize(self._value(e), SerializationContext(topic, MessageField.VALUE))
+            if again and e.action == "click":
+                value = framed(self._text, b"\0" + self._value(e).SerializeToString())
+            else:
+                serialize = self._made["view again" if again and e.action == "view" else e.action]
+                value = serialize(self._value(e), SerializationContext(topic, MessageField.VALUE))
             out.append((topic, e.user.encode(), value, e.ts, []))
         return out
 
@@ -119,8 +132,9 @@ def test_avro_protobuf_and_json_by_a_registry_that_goes_and_comes_are_the_window
     shop: Deployment, registry: Apicurio
 ) -> None:
     events = some_events(400, users=30, mixed=True)
-    written = Shop(shop, registry.url)
-    first, second = written.written(events[:200]), written.written(events[200:], views="view again")
+    with SchemaRegistryClient({"url": registry.url}) as client:
+        writer = Shop(shop, client)
+        first, second = writer.written(events[:200]), writer.written(events[200:], again=True)
     worker = shop.worker().ready()
     for part, codec in enumerate(("gzip", "snappy", "lz4", "zstd")):
         kafka = shop.settings.kafka.model_copy(update={"compression_type": codec})
@@ -136,5 +150,19 @@ def test_avro_protobuf_and_json_by_a_registry_that_goes_and_comes_are_the_window
     shop.settled()
     assert worker.status()["awaiting"] is None
     check_windows(shop, events)
+    assert {event.user for event in shop.lists()} == {e.user for e in events}
     (letter,) = shop.records(shop.settings.topics.dead_letters)
     assert letter.value == unknown and b"99999" in dict(letter.headers)["kafka_dlt-exception-message"]
+    worker.kill()
+    check_rekeyed(shop.with_state(f"{shop.settings.state.name[:30]}-2"), events)
+
+
+def check_rekeyed(anew: Deployment, events: Sequence[Sent]) -> None:
+    """Another state, of the same topics, has the same windows by events that are re-keyed."""
+    anew.environ["EDDYLINE_INPUT__REKEY"] = "always"
+    created = anew.cli("topics", "create", "--execute")
+    assert created.code == 0, created.output
+    anew.worker(EDDYLINE_ROLE="ingest").ready()
+    moved(anew)
+    check_windows(anew, events)
+    assert len(anew.records(anew.settings.topics.dead_letters)) == 2

@@ -21,10 +21,11 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from model.history import ACTION_CODE
-from stream import registry
+from stream import protobuf, registry
 from stream.errors import ConfigError, RegistryError
 from stream.events import Decoder, InputConfig
-from stream.formats import Schema, message_index, reader
+from stream.formats import Schema, reader
+from stream.protobuf import message_index
 from stream.settings import load
 from tests.stream.test_events import T0, Fetched
 
@@ -227,6 +228,21 @@ def test_protobuf_is_read_by_the_message_that_its_index_names(server: Registry) 
         assert "not the protobuf" in read.decode([Fetched(framed(6, wrong), b"u")])[1][0].reason
 
 
+def test_protobuf_is_read_by_a_schema_of_text_and_those_that_it_names() -> None:
+    line = 'syntax = "proto3"; package shop; message Line { string sku = 1; }'
+    order = """syntax = "proto3"; package shop; import "shop/line.proto"; import "google/type/date.proto";
+        message Other {} message Order { int64 user_id = 1; repeated Line lines = 4; google.type.Date day = 7; }"""
+    read = reader("protobuf", Schema(order, [("shop/line.proto", line)]))
+    value = proto()[1]("shop.Order")(user_id=5, lines=[{"sku": "a"}]).SerializeToString()
+    assert read(framed(1, b"\x02\x02" + value)) == {"user_id": 5, "lines": [{"sku": "a"}]}
+    for name, text, told in [
+        ("shop/line.proto", 'syntax = "proto3"; message {', "protoc: shop/line.proto"),
+        ("../line.proto", line, "is called '../line.proto'"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            reader("protobuf", Schema(order, [(name, text)]))
+
+
 def test_what_protobuf_leaves_out_is_absent_and_not_zero() -> None:
     file, kind = proto()
     read = reader("protobuf", Schema(base64.b64encode(file.SerializeToString()).decode()))
@@ -234,10 +250,10 @@ def test_what_protobuf_leaves_out_is_absent_and_not_zero() -> None:
 
 
 def test_an_index_of_messages_is_zigzag_numbers_from_the_outermost_in() -> None:
-    assert message_index(framed(1, b"\x00rest")) == ((0,), 6)
-    assert message_index(framed(1, b"\x04\x06\x82\x01rest")) == ((3, 65), 9)
+    assert message_index(b"\x00rest", 0) == ((0,), 1)
+    assert message_index(b"?\x04\x06\x82\x01rest", 1) == ((3, 65), 5)
     with pytest.raises(ValueError, match="no message's number"):
-        message_index(framed(1, b"\x02\x01"))
+        message_index(b"\x02\x01", 0)
 
 
 def test_json_with_a_schemas_id_needs_no_registry() -> None:
@@ -368,3 +384,16 @@ def test_a_format_that_takes_a_registry_says_so(tmp_path: Path) -> None:
 def test_certificates_that_cannot_be_read_are_told_at_once(server: Registry) -> None:
     with pytest.raises(ConfigError, match=r"\[input.registry\]"):
         decoder(server, ssl_cafile="/nowhere.pem")
+
+
+def test_a_schema_that_could_not_be_compiled_for_want_of_a_process_is_no_records_fault(
+    server: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.has(7, 'syntax = "proto3"; message A { string user = 1; string item = 2; }', "PROTOBUF")
+    one, records = decoder(server, {"format": "protobuf"}), [Fetched(framed(7, b"\x00\x0a\x01u\x12\x01i"))]
+    with monkeypatch.context() as broken:
+        broken.setattr(protobuf.sys, "executable", "/nowhere/python")
+        with pytest.raises(RegistryError, match="could not be compiled"):
+            one.decode(records)
+    events, bad = one.decode(records)
+    assert not bad and events.users == ["u"]
