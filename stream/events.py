@@ -31,6 +31,7 @@ from stream.records import (
     identifier,
     iso_ms,
     reason,
+    texts,
     wrong_key,
 )
 from stream.registry import RegistryConfig, Schemas
@@ -125,7 +126,7 @@ class InputConfig(BaseModel):
             ConfigError: what reads a format is not installed, or a registry's certificates cannot be used.
         """
         kinds: set[Format] = {shape.format for name in self.names if (shape := self._shape(name)) is not None}
-        schemas = {kind: Schemas(kind, self.registry) for kind in kinds if kind in TYPES}
+        schemas: dict[Format, Schemas] = {kind: Schemas(kind, self.registry) for kind in kinds if kind in TYPES}
         return {topic: self._decoder(topic, keyed, valued, schemas) for topic in self.names}
 
     def _decoder(self, topic: str, keyed: bool, valued: bool, schemas: Mapping[Format, Schemas]) -> Decoder:
@@ -263,6 +264,8 @@ class Decoder:
             found = list(map(self.values.read, bodies))
             users: list[Any] = list(map(get["user"], found))
             items: list[Any] = list(map(get["item"], found))
+            if not self._typed:
+                users, items = texts(users), texts(items)
             if self._keyed and [record.key for record in records] != list(map(str.encode, users)):
                 return None
             if not are_identifiers(users) or max(map(len, bodies)) > self._largest:

@@ -82,6 +82,16 @@ def are_identifiers(names: Collection[Any]) -> bool:
     return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
 
 
+def texts(names: list[Any]) -> list[str]:
+    """Names as text, those among them that are numbers or UUIDs too. Raises TypeError where one is neither."""
+    kinds = set(map(type, names))
+    if kinds == {str}:
+        return names
+    if not kinds <= {str, int, UUID}:
+        raise TypeError("not all are names")
+    return list(map(str, names))
+
+
 def identifier(value: str | int | UUID, field: str) -> str:
     """A name as text. Raises ValueError where it is none."""
     if not isinstance(value, str | int | UUID) or isinstance(value, bool):

@@ -84,7 +84,7 @@ def _rows(server: Registry, n: int) -> dict[str, tuple[Callable[[Sequence[Fetche
         user, item, ts = f"user-{i % 1000}", f"item-{i % 5000}", T0 - i
         moment = datetime.fromtimestamp(ts / 1000, UTC)
         mapped = json.dumps({"who": {"id": user}, "sku": item, "at": ts}).encode()
-        order = made(user_id=i % 1000, item=item, lines=[{"sku": item}])
+        order = made(user_id=i % 1000 + 1, item=item, lines=[{"sku": item}])
         order.at.FromMilliseconds(ts)
         values["json"].append(json.dumps({"user": user, "item": item, "ts": ts}).encode())
         values["json, mapped"].append(mapped)
