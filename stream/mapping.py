@@ -124,7 +124,7 @@ class Shape:
         self._codes = {said: code for said, code in codes.items() if code in taken}
         self._fields = fields
         self._getters = {name: _getter(text) for name, text in fields.items()}
-        self._each = jsonpath.compile(config.each) if config.each is not None else None
+        self._each = _each(config.each) if config.each is not None else None
 
     @cached_property
     def columns(self) -> Columns | None:
@@ -178,7 +178,7 @@ class Shape:
             value = _field(envelope, "after")
             if value is None:
                 raise ValueError("nothing in `after` of the envelope")
-        for line in self._each.findall(value) if self._each is not None else (None,):
+        for line in self._each(value) if self._each is not None else (None,):
             place = _Place(value, line, envelope, record)
             said = {name: self._said(name, get, place) for name, get in self._getters.items()}
             code = 0
@@ -225,6 +225,19 @@ def _getter(text: str) -> Getter:
         return lambda place: _walked(getattr(place, where), names)
     found = _compiled(path.replace("@", "$", 1)).findall
     return lambda place: next(iter(found(getattr(place, where))), None)
+
+
+def _each(path: str) -> Callable[[Any], Iterable[Any]]:
+    """What finds the lines of a value; without JSONPath where they are all those of one list."""
+    names = _names(path.removesuffix("[*]")) if path.endswith("[*]") else None
+    if names is None:
+        return _compiled(path).findall
+
+    def lines(value: Any) -> Iterable[Any]:
+        found = _walked(value, names)
+        return found if isinstance(found, list) else found.values() if isinstance(found, dict) else ()
+
+    return lines
 
 
 def _compiled(path: str) -> Any:

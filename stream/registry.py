@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 ANSWERS_WITHIN_S = 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 """Between two tries to reach a registry that does not answer."""
+REFUSED_KEPT = 1_000
+"""Ids that are remembered as unknown: more are noise."""
 _NOT_FOUND = 404
 
 
@@ -100,6 +102,10 @@ class Schemas:
         """Wait until what reads these values is there, for as long as the registry does not answer. What it did not
         have is asked for again: it may have it by now.
         """
+        if len(self._refused) > REFUSED_KEPT:
+            for frame in self._refused:
+                del self._readers[frame]
+            self._refused.clear()
         frames = {value[:FRAME] for value in values if value and len(value) > FRAME}
         for frame in frames - (self._readers.keys() - self._refused):
             if frame[0] == MAGIC:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -379,6 +380,29 @@ def test_a_format_that_takes_a_registry_says_so(tmp_path: Path) -> None:
     file.write_text("[input.shapes.view]\nformat = 'avro'\n")
     with pytest.raises(ConfigError, match=r"\[input.registry\] url"):
         load(environ={"EDDYLINE_CONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"), [("avro", "fastavro"), ("protobuf", "grpc_tools"), ("avro", "confluent_kafka.schema_registry")]
+)
+def test_what_is_not_installed_is_told_with_what_to_install(
+    server: Registry, kind: str, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, lacks, None)
+    with pytest.raises(ConfigError, match=rf"(?s){lacks}.*pip install 'eddyline\[registry\]'"):
+        decoder(server, {"format": kind})
+
+
+def test_ids_that_nobody_knows_are_not_remembered_without_end(
+    server: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "REFUSED_KEPT", 3)
+    one = decoder(server)
+    for number in range(100, 106):
+        records = [Fetched(view(number=number)), Fetched(view(), offset=1)]
+        asyncio.run(one.values.prepared(records))
+        assert len(one.decode(records)[1]) == 1
+    assert len(server.asked) == 7, "an id was asked for twice"
 
 
 def test_certificates_that_cannot_be_read_are_told_at_once(server: Registry) -> None:
