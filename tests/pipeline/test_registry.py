@@ -84,7 +84,7 @@ def shop(empty: Deployment, registry: Apicurio) -> Deployment:
     file = empty.folder / "eddyline.toml"
     file.write_text(SHAPES.format(name=name, url=registry.url))
     environ = {k: v for k, v in empty.environ.items() if "INPUT__TOPICS" not in k}
-    empty.environ = environ | {"EDDYLINE_CONFIG": str(file)}
+    empty.environ = environ | {"EDDYLINE_CONFIG": str(file), "EDDYLINE_ROLE": "ingest"}
     empty.settings = load(environ=empty.environ)
     return empty.create()
 
@@ -150,7 +150,6 @@ def test_avro_protobuf_and_json_by_a_registry_that_goes_and_comes_are_the_window
     shop.settled()
     assert worker.status()["awaiting"] is None
     check_windows(shop, events)
-    assert {event.user for event in shop.lists()} == {e.user for e in events}
     (letter,) = shop.records(shop.settings.topics.dead_letters)
     assert letter.value == unknown and b"99999" in dict(letter.headers)["kafka_dlt-exception-message"]
     worker.kill()
@@ -162,7 +161,7 @@ def check_rekeyed(anew: Deployment, events: Sequence[Sent]) -> None:
     anew.environ["EDDYLINE_INPUT__REKEY"] = "always"
     created = anew.cli("topics", "create", "--execute")
     assert created.code == 0, created.output
-    anew.worker(EDDYLINE_ROLE="ingest").ready()
+    anew.worker().ready()
     moved(anew)
     check_windows(anew, events)
     assert len(anew.records(anew.settings.topics.dead_letters)) == 2
