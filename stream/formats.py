@@ -1,6 +1,6 @@
 """Values by a schema: what reads Avro and Protobuf as plain objects, such as a decoded JSON object is one.
 
-Pure: where schemas come from is `stream.registry`'s affair, and where fields lie in what is read `stream.mapping`'s.
+Where schemas come from is `stream.registry`'s affair, and where fields lie in what is read `stream.mapping`'s.
 Logical times are `datetime`s, enumerations their names. A field of Protobuf that is not set is not there; without
 presence, zero and "" are not set. The frame around a value is Confluent's: a zero byte, the schema's id, for Protobuf
 which message of it.

@@ -163,7 +163,7 @@ def _check(kind: Format, config: RegistryConfig) -> None:
         if kind == "avro":
             import fastavro  # noqa: F401
         else:
-            import google.protobuf  # noqa: F401
+            import google.type.date_pb2  # noqa: F401
             import grpc_tools  # noqa: F401
     except ImportError as error:
         raise ConfigError(

@@ -19,7 +19,14 @@ from uuid import UUID
 import fastavro
 import numpy as np
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 
 from model.history import ACTION_CODE
 from stream import protobuf, registry
@@ -182,7 +189,8 @@ def test_a_change_log_in_avro_is_unwrapped_by_schemas_that_name_others(server: R
 def proto() -> tuple[descriptor_pb2.FileDescriptorProto, Any]:
     """A file of messages, and what makes one of them by its full name."""
     file = descriptor_pb2.FileDescriptorProto(name="shop.proto", package="shop", syntax="proto3")
-    file.dependency.append("google/protobuf/timestamp.proto")
+    imported = (timestamp_pb2, wrappers_pb2, struct_pb2)
+    file.dependency.extend(module.DESCRIPTOR.name for module in imported)
     F = descriptor_pb2.FieldDescriptorProto
     kind = file.enum_type.add(name="Kind")
     kind.value.add(name="UNKNOWN", number=0)
@@ -191,6 +199,10 @@ def proto() -> tuple[descriptor_pb2.FileDescriptorProto, Any]:
     order = file.message_type.add(name="Order")
     line = order.nested_type.add(name="Line")
     line.field.add(name="sku", number=1, type=F.TYPE_STRING, label=F.LABEL_OPTIONAL)
+    entry = order.nested_type.add(name="ByShopEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, type=F.TYPE_INT32, label=F.LABEL_OPTIONAL)
+    entry.field.add(name="value", number=2, type=F.TYPE_MESSAGE, type_name=".shop.Order.Line", label=F.LABEL_OPTIONAL)
     for number, name, of, type_name, label in [
         (1, "user_id", F.TYPE_INT64, "", F.LABEL_OPTIONAL),
         (2, "at", F.TYPE_MESSAGE, ".google.protobuf.Timestamp", F.LABEL_OPTIONAL),
@@ -198,12 +210,16 @@ def proto() -> tuple[descriptor_pb2.FileDescriptorProto, Any]:
         (4, "lines", F.TYPE_MESSAGE, ".shop.Order.Line", F.LABEL_REPEATED),
         (5, "n", F.TYPE_DOUBLE, "", F.LABEL_OPTIONAL),
         (6, "item", F.TYPE_STRING, "", F.LABEL_OPTIONAL),
+        (7, "by_shop", F.TYPE_MESSAGE, ".shop.Order.ByShopEntry", F.LABEL_REPEATED),
+        (8, "coupon", F.TYPE_MESSAGE, ".google.protobuf.StringValue", F.LABEL_OPTIONAL),
+        (9, "more", F.TYPE_MESSAGE, ".google.protobuf.Struct", F.LABEL_OPTIONAL),
+        (10, "kinds", F.TYPE_ENUM, ".shop.Kind", F.LABEL_REPEATED),
+        (11, "gift", F.TYPE_MESSAGE, ".shop.Order", F.LABEL_OPTIONAL),
     ]:
         order.field.add(name=name, number=number, type=of, type_name=type_name or None, label=label)
     pool = descriptor_pool.DescriptorPool()
-    from google.protobuf import timestamp_pb2
-
-    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    for module in imported:
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     pool.Add(file)
     return file, lambda name: message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
@@ -248,6 +264,19 @@ def test_what_protobuf_leaves_out_is_absent_and_not_zero() -> None:
     file, kind = proto()
     read = reader("protobuf", Schema(base64.b64encode(file.SerializeToString()).decode()))
     assert read(framed(1, b"\x02\x02" + kind("shop.Order")().SerializeToString())) == {}
+
+
+def test_what_protobuf_has_besides_numbers_and_text_is_read_too() -> None:
+    file, kind = proto()
+    read = reader("protobuf", Schema(base64.b64encode(file.SerializeToString()).decode()))
+    gift = {"coupon": {"value": ""}, "kinds": [0, 1, 7]}
+    value = kind("shop.Order")(by_shop={5: {"sku": "a"}}, more={"a": [1, {"b": None}]}, gift=gift, lines=[{}, {}])
+    assert read(framed(1, b"\x02\x02" + value.SerializeToString())) == {
+        "by_shop": {"5": {"sku": "a"}},
+        "more": {"a": [1, {"b": None}]},
+        "gift": {"coupon": "", "kinds": ["UNKNOWN", "VIEW", 7]},
+        "lines": [{}, {}],
+    }
 
 
 def test_an_index_of_messages_is_zigzag_numbers_from_the_outermost_in() -> None:
