@@ -170,7 +170,8 @@ def _check(kind: Format, config: RegistryConfig) -> None:
             f"format = {kind!r} is read by {error.name}, which is not installed", "pip install 'eddyline[registry]'"
         ) from error
     try:
-        SchemaRegistryClient(config.properties()).close()
+        with SchemaRegistryClient(config.properties()):
+            pass
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(
             f"a client of the schema registry cannot be made from [input.registry] ({error})",
