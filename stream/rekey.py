@@ -95,7 +95,9 @@ class Rekeying(ConsumerRebalanceListener):
         self.dead_letters = 0
 
     def status(self) -> dict[str, Any]:
-        return {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
+        told = {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
+        awaiting = next((why for decoder in self._decoders.values() if (why := decoder.values.awaiting)), None)
+        return {**told, "awaiting": awaiting} if awaiting is not None else told
 
     async def run(self) -> None:
         """For ever.

@@ -179,7 +179,7 @@ def _config_error(error: ValidationError) -> ConfigError:
         )
     if name in SECRETIVE and isinstance(first["input"], Mapping):
         return ConfigError(f"section [{name}]: {first['msg']}", f"correct [{name}]")
-    if "password" in path[-1]:
+    if "password" in name:
         return ConfigError(f"setting {name!r}: {first['msg']}", "correct it")
     return ConfigError(f"setting {name!r}: {first['msg']}", f"it was {str(first['input'])[:80]!r}; correct it")
 
