@@ -234,8 +234,10 @@ class Pipeline:
         return self.app.committed(*tp)
 
     def _expected(self) -> dict[TP, int]:
-        """What progress is measured by; nothing is expected of a worker that is not ready, or beyond its stop."""
-        if not self.ready:
+        """What progress is measured by; nothing is expected of a worker that is not ready, waits for what others run,
+        or is beyond its stop.
+        """
+        if not self.ready or (self.intake is not None and self.intake.ingest.awaiting):
             return {}
         inputs = {TP(topic, p) for topic in self._inputs for p in self.keeper.owned}
         return {tp: self.committed(tp) for tp in inputs - self.keeper.unread()}

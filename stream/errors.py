@@ -8,6 +8,7 @@ The tree::
     │   ├── BrokerUnavailable             no broker answers at the address, or it stopped answering
     │   ├── BrokerStartError              the local broker cannot be started on this machine
     │   └── TopicError                    a topic is missing, or not shaped as the pipeline needs it
+    ├── RegistryError            exit 4   the schema registry does not answer, or not as one does
     ├── StateError               exit 5   stored state is not of these topics, or cannot be read
     ├── ModelError               exit 6   a model folder or release is absent, corrupt or does not fit
     ├── ReplayError              exit 6   a replay has nothing to publish, or is not the one that was begun
@@ -64,6 +65,12 @@ class BrokerStartError(BrokerError):
 
 class TopicError(BrokerError):
     """A topic is missing, or its partitions or settings are not as needed. Stop: data could be lost."""
+
+
+class RegistryError(EddylineError):
+    """The schema registry does not answer, or not as one does. It may heal: a worker waits, a command stops."""
+
+    exit_code = 4
 
 
 class StateError(EddylineError):

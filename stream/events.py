@@ -8,7 +8,7 @@ stop the good ones around it. This module does not know what becomes of either.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from model.history import ACTION_CODE, item_hash, weight_table
 from stream.errors import ConfigError
+from stream.formats import TYPES, Format
 from stream.kafka.clients import header
 from stream.mapping import Columns, Line, Shape, ShapeConfig
 from stream.records import (
@@ -29,15 +30,17 @@ from stream.records import (
     datetime_ms,
     identifier,
     iso_ms,
-    only_json,
-    parse,
     reason,
+    texts,
     wrong_key,
 )
+from stream.registry import RegistryConfig, Schemas
+from stream.values import Values
 
 HASHES_KEPT = 1_000_000
 """Item hashes remembered by a decoder: beyond them, ids are more likely noise than a catalogue."""
 _UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+_NUMBERS = frozenset({int, float, type(None)})
 
 
 class InputConfig(BaseModel):
@@ -62,6 +65,7 @@ class InputConfig(BaseModel):
         default={},
         description="topic, or * for all others -> where its records say what, unless as eddyline's do",
     )
+    registry: RegistryConfig = RegistryConfig()
 
     @field_validator("topics")
     @classmethod
@@ -76,6 +80,12 @@ class InputConfig(BaseModel):
         for topic in self.shapes:
             if topic != "*" and topic not in self.topics.values():
                 raise ValueError(f"shapes.{topic}: no such topic is read; [input.topics] names {', '.join(self.names)}")
+        for topic, shape in self.shapes.items():
+            if shape.format in TYPES and self.registry.url is None:
+                raise ValueError(
+                    f"shapes.{topic}: {shape.format} is read by the schemas of a registry; "
+                    'say where it is: [input.registry] url = "http://…"'
+                )
         for topic in self.names:
             actions, shape = self.actions_of(topic), self._shape(topic)
             if len(actions) > 1 and (shape is None or shape.action is None):
@@ -110,12 +120,21 @@ class InputConfig(BaseModel):
             )
 
     def decoders(self, keyed: bool = True, valued: bool = False) -> dict[str, Decoder]:
-        """topic -> what reads its records; keyed, valued: as `Decoder` has them."""
-        return {topic: self._decoder(topic, keyed, valued) for topic in self.names}
+        """topic -> what reads its records; keyed, valued: as `Decoder` has them.
 
-    def _decoder(self, topic: str, keyed: bool, valued: bool) -> Decoder:
+        Raises:
+            ConfigError: what reads a format is not installed, or a registry's certificates cannot be used.
+        """
+        kinds: set[Format] = {shape.format for name in self.names if (shape := self._shape(name)) is not None}
+        schemas: dict[Format, Schemas] = {kind: Schemas(kind, self.registry) for kind in kinds if kind in TYPES}
+        return {topic: self._decoder(topic, keyed, valued, schemas) for topic in self.names}
+
+    def _decoder(self, topic: str, keyed: bool, valued: bool, schemas: Mapping[Format, Schemas]) -> Decoder:
         actions, shape = self.actions_of(topic), self._shape(topic)
-        return Decoder(actions[0], self, Shape(shape, actions) if shape is not None else None, keyed, valued)
+        if shape is None:
+            return Decoder(actions[0], self, None, keyed, valued)
+        kind: Format = shape.format
+        return Decoder(actions[0], self, Shape(shape, actions), keyed, valued, kind, schemas.get(kind))
 
     def _shape(self, topic: str) -> ShapeConfig | None:
         return self.shapes.get(topic, self.shapes.get("*"))
@@ -180,17 +199,26 @@ class Decoder:
         shape: where they say what; None = they are `Event`s.
         keyed: whether a record's key must be its user, without which users would spread over partitions.
         valued: whether values are wanted.
+        kind, schemas: as `Values` has them.
     """
 
     def __init__(
-        self, action: str, config: InputConfig, shape: Shape | None = None, keyed: bool = True, valued: bool = False
+        self,
+        action: str,
+        config: InputConfig,
+        shape: Shape | None = None,
+        keyed: bool = True,
+        valued: bool = False,
+        kind: Format = "json",
+        schemas: Schemas | None = None,
     ) -> None:
         columns = shape.columns if shape is not None else OWN
         self._shape = shape
         self._keyed = keyed
         self._valued = valued
         self._get = columns.get if columns is not None else None
-        self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder(columns.kind if columns is not None else Any)
+        self._typed = columns is not None and columns.kind is not dict
+        self.values = Values(columns.kind if columns is not None and self._typed else Any, kind, schemas)
         self._action = ACTION_CODE[action]
         self._weights = weight_table(config.weights)
         self._to_ms = _UNIT_MS[(shape.ts_unit if shape is not None else None) or config.ts_unit]
@@ -199,7 +227,11 @@ class Decoder:
         self._hashes: dict[str, int] = {}
 
     def decode(self, records: Sequence[Record]) -> tuple[Events, list[Unreadable]]:
-        """Columns of the events in `records`, and the records that are none."""
+        """Columns of the events in `records`, and the records that are none.
+
+        Raises:
+            RegistryError: their values were not prepared, and the schema registry does not answer.
+        """
         if len(self._hashes) > HASHES_KEPT:
             self._hashes.clear()
         plain = self._plain(records)
@@ -218,14 +250,22 @@ class Decoder:
         None where anything is out of the ordinary; then it is `_one_by_one` that says what.
         """
         headers, get = [record.headers for record in records], self._get
-        if get is None or not headers or headers.count(headers[0]) < len(headers) or not only_json(headers[0]):
+        if (
+            get is None
+            or not headers
+            or headers.count(headers[0]) < len(headers)
+            or not self.values.is_plain(headers[0])
+        ):
             return None
         bodies: list[Any] = [record.value for record in records]
         codes: list[int] | None = None
+        values: list[Any] | None = None
         try:
-            found = list(map(self._json.decode, bodies))
+            found = list(map(self.values.read, bodies))
             users: list[Any] = list(map(get["user"], found))
             items: list[Any] = list(map(get["item"], found))
+            if not self._typed:
+                users, items = texts(users), texts(items)
             if self._keyed and [record.key for record in records] != list(map(str.encode, users)):
                 return None
             if not are_identifiers(users) or max(map(len, bodies)) > self._largest:
@@ -236,11 +276,12 @@ class Decoder:
                 codes = self._shape.codes(list(map(get["action"], found)))
                 if codes is None:
                     return None
-        except (ValueError, RecursionError, OverflowError, TypeError, AttributeError):
+            if self._valued and not _NUMBERS.issuperset(map(type, values := list(map(get["value"], found)))):
+                return None
+        except (ValueError, RecursionError, OverflowError, TypeError, AttributeError, KeyError):
             return None
         if hashes is None or times is None:
             return None
-        values = list(map(get["value"], found)) if self._valued else None
         return self._events(users, items, hashes, codes, times, _offsets(records), {}, values)
 
     def _hashed(self, items: list[Any]) -> list[int] | None:
@@ -260,10 +301,11 @@ class Decoder:
         records_ms = np.array([record.timestamp for record in records], np.int64)
         if stamps[0] is None:
             return records_ms if stamps.count(None) == len(stamps) and (records_ms > 0).all() else None
-        times = np.array(stamps)
+        moments = isinstance(stamps[0], datetime)
+        times = np.array(list(map(datetime_ms, stamps)) if moments else stamps)
         if times.dtype != np.int64:
             return None
-        if self._to_ms != 1.0:
+        if self._to_ms != 1.0 and not moments:
             times = (times * self._to_ms).astype(np.int64)
         return times if (times > 0).all() and (times <= records_ms + self._skew).all() else None
 
@@ -297,12 +339,14 @@ class Decoder:
         return self._events(users, names, items, codes, times, offsets, traces, values), bad
 
     def _lines(self, record: Record) -> Iterable[Line]:
-        """The interactions of a record, as it has them: one, or as its shape has it. Raises what `parse` raises."""
+        """The interactions of a record, as it has them: one, or as its shape has it. Raises what `Values.of`
+        raises.
+        """
         shape, get = self._shape, self._get
         if shape is not None and shape.passes(record):
             return []
-        value = parse(record, self._json, self._largest, "input.max_event_bytes =")
-        if get is None:
+        value = self.values.of(record, self._largest, "input.max_event_bytes =")
+        if get is None or not self._typed:
             return shape.lines(value, record) if shape is not None else []
         code = self._action
         if shape is not None and "action" in get and not (code := shape.code(get["action"](value))):

@@ -117,6 +117,8 @@ class Ingest:
         """Faust's agent: one message is one fetched batch of one partition."""
         async for event in stream.events():
             tp = event.message.tp
+            if not await self._prepared(tp.topic, event.message.value):
+                continue
             if self._debts.holding and not await self._held():
                 continue
             try:
@@ -127,6 +129,18 @@ class Ingest:
                 raise
             while self._state.progress.waiting > WAITING_HIGH:
                 await asyncio.sleep(0.05)
+
+    async def _prepared(self, topic: str, batch: Sequence[Any] | Chunk) -> bool:
+        """Wait until a batch can be decoded; False as in `_held`."""
+        decoder, claims = self._decoders.get(topic), self._claims
+        if decoder is not None and not isinstance(batch, Chunk):
+            await decoder.values.prepared(batch)
+        return claims == self._claims
+
+    @property
+    def awaiting(self) -> str | None:
+        """What batches wait for that is not here: why nothing is taken in."""
+        return next((why for decoder in self._decoders.values() if (why := decoder.values.awaiting)), None)
 
     async def _held(self) -> bool:
         """Wait until batches are taken in again; False where partitions moved meanwhile: the batch is read again."""

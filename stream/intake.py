@@ -109,6 +109,7 @@ class Intake:
             "users": len(self.state.columns),
             "state_bytes": self.state.columns.nbytes,
             "users_left": {"idle": self.state.leaving.idle, "beyond_cap": self.state.leaving.beyond_cap},
+            "awaiting": self.ingest.awaiting,
             "paused": bool(self.silence.paused),
             "silent": sorted(self.state.progress.quiet),
             "answering": turn.answering if turn is not None else None,

@@ -8,8 +8,8 @@ what is read, and of what cannot be, is `stream.events`' affair.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from operator import attrgetter
+from functools import cached_property, reduce
+from operator import attrgetter, getitem, itemgetter
 from typing import Any, Literal, NamedTuple
 
 import jsonpath
@@ -19,6 +19,7 @@ from jsonpath.selectors import NameSelector
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.history import ACTION_CODE, weight_table
+from stream.formats import TYPES, Format
 from stream.kafka.clients import header
 
 OWN = {"user": "$.user", "item": "$.item", "ts": "$.ts", "value": "$.value"}
@@ -40,6 +41,10 @@ class ShapeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    format: Format = Field(
+        default="json",
+        description="of values: json (or MessagePack); json-schema, avro, protobuf: as a registry's serializers write",
+    )
     user: str = OWN["user"]
     item: str = OWN["item"]
     ts: str = Field(default=OWN["ts"], description="when it was; where nothing is there, the record's own time")
@@ -119,7 +124,7 @@ class Shape:
         self._codes = {said: code for said, code in codes.items() if code in taken}
         self._fields = fields
         self._getters = {name: _getter(text) for name, text in fields.items()}
-        self._each = jsonpath.compile(config.each) if config.each is not None else None
+        self._each = _each(config.each) if config.each is not None else None
 
     @cached_property
     def columns(self) -> Columns | None:
@@ -128,6 +133,8 @@ class Shape:
         if self._each or self._config.envelope or self._config.defaults or None in plain.values():
             return None
         paths = {name: path for name, path in plain.items() if path is not None}
+        if self._config.format in TYPES:
+            return Columns(dict, {name: _walker(path, name in _MAY_BE_ABSENT) for name, path in paths.items()})
         kind = _struct(paths)
         get = {name: attrgetter(".".join(map(_attribute, path))) for name, path in paths.items()}
         return Columns(kind, get) if kind is not None else None
@@ -171,7 +178,7 @@ class Shape:
             value = _field(envelope, "after")
             if value is None:
                 raise ValueError("nothing in `after` of the envelope")
-        for line in self._each.findall(value) if self._each is not None else (None,):
+        for line in self._each(value) if self._each is not None else (None,):
             place = _Place(value, line, envelope, record)
             said = {name: self._said(name, get, place) for name, get in self._getters.items()}
             code = 0
@@ -191,7 +198,7 @@ class Shape:
 
 
 class Columns(NamedTuple):
-    """`kind`: the type that a value is decoded as; `get`: what reads a field of it."""
+    """`kind`: the type that a value is decoded as; `get`: what reads a field of it, where it is that type."""
 
     kind: type
     get: Mapping[str, Callable[[Any], Any]]
@@ -218,6 +225,19 @@ def _getter(text: str) -> Getter:
         return lambda place: _walked(getattr(place, where), names)
     found = _compiled(path.replace("@", "$", 1)).findall
     return lambda place: next(iter(found(getattr(place, where))), None)
+
+
+def _each(path: str) -> Callable[[Any], Iterable[Any]]:
+    """What finds the lines of a value; without JSONPath where they are all those of one list."""
+    names = _names(path.removesuffix("[*]")) if path.endswith("[*]") else None
+    if names is None:
+        return _compiled(path).findall
+
+    def lines(value: Any) -> Iterable[Any]:
+        found = _walked(value, names)
+        return found if isinstance(found, list) else found.values() if isinstance(found, dict) else ()
+
+    return lines
 
 
 def _compiled(path: str) -> Any:
@@ -249,6 +269,15 @@ def _walked(value: Any, names: tuple[str, ...]) -> Any:
             return None
         value = value.get(name)
     return value
+
+
+def _walker(names: tuple[str, ...], may_be_absent: bool) -> Callable[[Any], Any]:
+    """What reads a field of nested dicts. Raises KeyError, TypeError or AttributeError where it is not there."""
+    if may_be_absent:
+        return lambda value: _walked(value, names)
+    if len(names) == 1:
+        return itemgetter(names[0])
+    return lambda value: reduce(getitem, names, value)
 
 
 def _field(value: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 import msgpack
 import msgspec
@@ -44,13 +45,7 @@ def parse(record: Record, decoder: msgspec.json.Decoder[Value], largest: int, bo
     Raises:
         ValueError, RecursionError, OverflowError: it is none, and why.
     """
-    value = record.value
-    if value is None:
-        raise ValueError("the value is null; there are no tombstones in this topic")
-    if not value:
-        raise ValueError("the value is empty")
-    if len(value) > largest:
-        raise ValueError(f"{len(value)} bytes are more than {bound} {largest}")
+    value = body(record, largest, bound)
     kind = header(record.headers, "content-type") if record.headers else None
     if kind is not None:
         kind = kind.split(b";")[0].strip().lower()
@@ -64,6 +59,18 @@ def parse(record: Record, decoder: msgspec.json.Decoder[Value], largest: int, bo
     raise ValueError(f"unknown content type {kind.decode(errors='replace')!r}")
 
 
+def body(record: Record, largest: int, bound: str) -> bytes:
+    """A record's value as it came. bound: what `largest` is called. Raises ValueError where there is none."""
+    value = record.value
+    if value is None:
+        raise ValueError("the value is null; there are no tombstones in this topic")
+    if not value:
+        raise ValueError("the value is empty")
+    if len(value) > largest:
+        raise ValueError(f"{len(value)} bytes are more than {bound} {largest}")
+    return value
+
+
 def only_json(headers: Sequence[tuple[str, bytes]]) -> bool:
     """Whether these headers say JSON, or leave it to the first byte, and bring no trace to be carried on."""
     kind = header(headers, "content-type")
@@ -75,9 +82,19 @@ def are_identifiers(names: Collection[Any]) -> bool:
     return "\0" not in "".join(names) and "" not in names and max(map(len, names)) <= LONGEST_ID
 
 
-def identifier(value: str | int, field: str) -> str:
+def texts(names: list[Any]) -> list[str]:
+    """Names as text, those among them that are numbers or UUIDs too. Raises TypeError where one is neither."""
+    kinds = set(map(type, names))
+    if kinds == {str}:
+        return names
+    if not kinds <= {str, int, UUID}:
+        raise TypeError("not all are names")
+    return list(map(str, names))
+
+
+def identifier(value: str | int | UUID, field: str) -> str:
     """A name as text. Raises ValueError where it is none."""
-    if not isinstance(value, str | int) or isinstance(value, bool):
+    if not isinstance(value, str | int | UUID) or isinstance(value, bool):
         raise ValueError(f"{field} is {value!r:.64}, which is no name")
     text = value if isinstance(value, str) else str(value)
     if not text:

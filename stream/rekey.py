@@ -95,7 +95,9 @@ class Rekeying(ConsumerRebalanceListener):
         self.dead_letters = 0
 
     def status(self) -> dict[str, Any]:
-        return {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
+        told = {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
+        awaiting = next((why for decoder in self._decoders.values() if (why := decoder.values.awaiting)), None)
+        return {**told, "awaiting": awaiting} if awaiting is not None else told
 
     async def run(self) -> None:
         """For ever.
@@ -119,9 +121,12 @@ class Rekeying(ConsumerRebalanceListener):
 
     async def _turn(self, client: AIOKafkaConsumer) -> None:
         async with self._moving:
-            ours = set(self._producers)
-            batches = await batches_of(client, ours, FETCH_WAIT_S) if ours else {}
-            await asyncio.gather(*(self._copy(client, tp, records) for tp, records in batches.items()))
+            ours = dict(self._producers)
+            batches = await batches_of(client, set(ours), FETCH_WAIT_S) if ours else {}
+        await asyncio.gather(*(self._decoders[tp.topic].values.prepared(records) for tp, records in batches.items()))
+        async with self._moving:
+            still = {tp: records for tp, records in batches.items() if self._producers.get(tp) is ours[tp]}
+            await asyncio.gather(*(self._copy(client, tp, records) for tp, records in still.items()))
         if not batches:
             await asyncio.sleep(0 if ours else FETCH_WAIT_S)  # or a rebalance would not get its turn
 

@@ -161,6 +161,10 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
+SECRETIVE = {*Settings.model_fields, "input.registry"}
+"""Sections that are not shown whole where they are wrong: they have secrets."""
+
+
 def _config_error(error: ValidationError) -> ConfigError:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
@@ -173,8 +177,10 @@ def _config_error(error: ValidationError) -> ConfigError:
             f"unknown setting {name!r}",
             f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known{section}: {', '.join(known)}",
         )
-    if name in Settings.model_fields and isinstance(first["input"], Mapping):  # a section is not shown: it has secrets
+    if name in SECRETIVE and isinstance(first["input"], Mapping):
         return ConfigError(f"section [{name}]: {first['msg']}", f"correct [{name}]")
+    if "password" in name:
+        return ConfigError(f"setting {name!r}: {first['msg']}", "correct it")
     return ConfigError(f"setting {name!r}: {first['msg']}", f"it was {str(first['input'])[:80]!r}; correct it")
 
 

@@ -120,6 +120,13 @@ def test_lines_are_chosen_by_a_filter_and_none_is_none() -> None:
     assert len(read(LINES, record({**ORDER, "lines": []}))) == 0
 
 
+@pytest.mark.parametrize("each", ["$.lines[*]", "$['lines'][*]", "$.lines.*", "$..lines[*]"])
+@pytest.mark.parametrize("lines", [[{"sku": "a"}, {"sku": "b"}], {"x": {"sku": "a"}, "y": {"sku": "b"}}, [], None, "a"])
+def test_lines_are_found_the_same_by_every_way_to_say_where(each: str, lines: Any) -> None:
+    found = items(read({**LINES, "each": each}, record({**ORDER, "lines": lines})))
+    assert found == (hashes("a", "b") if isinstance(lines, list | dict) and lines else [])
+
+
 def test_an_order_with_a_line_that_says_nothing_is_refused_as_a_whole() -> None:
     value = {**ORDER, "lines": [{"sku": "a"}, {"n": 2}]}
     assert "no item at @.sku" in refused(LINES, record(value))
