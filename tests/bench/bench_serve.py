@@ -65,11 +65,7 @@ class Ours:
     def lists(self, h: Histories, profiles: list[NDArray[np.float32]]) -> RankedLists:
         engine, online = self._world.engine, self._world.online
         fused = engine.encode(h, profiles, None, True)
-        followers, shown = engine.followers(h, online), engine.shown(h)
-        terms = engine.rules.terms(shown, PLACES)
-        search = self._world.index.search
-        found = engine.candidates(h, fused, search, online, SOUGHT, followers, None, shown, terms)
-        return engine.rank(h, fused, found, online, PLACES, True, followers, None, terms, shown=shown)
+        return engine.lists(h, fused, self._world.index.search, online, PLACES, SOUGHT)
 
 
 class Parts:
