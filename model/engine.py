@@ -37,7 +37,6 @@ from model.online import OnlineScores, looked_up
 from model.people import About, Words
 from model.peruser import PerUser, Shown, best_first
 from model.reasons import RankedLists, Reasoner, Reasons
-from model.recommender import Recommender
 from model.reweighed import sharing
 from model.rules import Asked, Rules, RulesConfig
 from model.terms import Terms
@@ -87,7 +86,7 @@ class Engine:
         self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors)
         self._shelf: Shelf | None = None
         if len(catalog) and (tensors or (tensors is None and not self._items.is_cpu)):
-            self._shelf = (like and like._shelf) or Shelf.of(catalog, self._items)
+            self._shelf = (like and like._shelf) or Shelf.of(catalog, self._items, self._profile_dim)
             self._lists = Lists(self._shelf, self.rules, self.bounds, self.arranger.diversity, self.mix)
         self._arrived: tuple[Histories, Batch] | None = None
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
@@ -99,6 +98,7 @@ class Engine:
         """What belongs to the items of the catalogue, made anew."""
         catalog = self.catalog
         texts = model.contents(catalog, texts)
+        self._profile_dim = texts.shape[1]
         self.mix = mix or model.mix
         self.model = Blended(model, texts.shape[1], self.mix.text) if self.mix.text else model
         self._long_term = self.model.long_term(texts, catalog.titles, encode)
@@ -116,7 +116,7 @@ class Engine:
         """The same, of another engine."""
         self.mix = mix or like.mix
         self.model = sharing(like.model, self.given, self.mix)
-        self._long_term, self._reasoner = like._long_term, like._reasoner
+        self._long_term, self._profile_dim, self._reasoner = like._long_term, like._profile_dim, like._reasoner
         self.item_vectors, self._items = like.item_vectors, like._items
         self._alike = like if self.given is like.given and self.mix == like.mix else None
 
@@ -145,28 +145,16 @@ class Engine:
         """
         window, rows = self.window_rows(h)
         with self._inference():
-            if self._shelf is not None and isinstance(self.model, Recommender):
-                fused = self._read(self._shelf, self.model, h, profiles, explained)
+            if self._shelf is not None:  # what comes in stays on the device for the steps behind
+                batch = self._shelf.batch(h, profiles)
+                self._arrived = h, batch
+                fused = self.model.read(self._items, batch.reading(self.model.window, self._ttl), explained)
             else:
                 fused = self.model.encode(window, rows, self._items, profiles, explained)
             if self.mix.by_window != EVEN:
                 weight = self._window_weight(window, fused)
                 fused = replace(fused, vectors=fused.vectors * weight[:, None], long=fused.long * weight[:, None])
             return fused if lean is None else lean.fused(fused)
-
-    def _read(
-        self,
-        shelf: Shelf,
-        model: Recommender,
-        h: Histories,
-        profiles: list[NDArray[np.float32]],
-        explained: bool,
-    ) -> Fused:
-        """What `model.encode` makes, of columns that stay on the device for the steps behind it."""
-        batch = shelf.batch(h, profiles, model.config.text_dim)
-        self._arrived = h, batch
-        rows, actions, times, _ = batch.window(model.window, self._ttl)
-        return model.read(self._items, rows, actions, times, batch.flat, batch.at, batch.mask, explained)
 
     def lean(self, h: Histories, about: About | None, online: OnlineScores) -> Lean | None:
         """What is known of the users of these histories beside them, and still weighs; the fallback reads none."""
@@ -255,9 +243,9 @@ class Engine:
         self, shelf: Shelf, h: Histories, fused: Fused, online: OnlineScores, wish: Wish, reasons: bool
     ) -> RankedLists:
         arrived = self._arrived
-        batch = arrived[1] if arrived is not None and arrived[0] is h else shelf.batch(h, [], 0)
+        batch = arrived[1] if arrived is not None and arrived[0] is h else shelf.batch(h, [])
         with torch.inference_mode():
-            made = self._lists.of(batch, batch.window(self.model.window, self._ttl).rows, fused, online, wish)
+            made = self._lists.of(batch, batch.reading(self.model.window, self._ttl).rows, fused, online, wish)
         ranked = RankedLists(made.items, made.scores, None)
         if made.arranged:
             ranked = replace(ranked, propensity=(made.items >= 0).astype(np.float32))

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from model import fusion, heads, longterm, shortterm
 from model.adapter import Adapter
-from model.baselines import joined
+from model.baselines import Reading, joined
 from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
@@ -158,30 +158,17 @@ class Recommender(nn.Module):
         if not rows.shape[1]:
             rows, window = np.full((len(rows), 1), -1, np.int32), Histories.empty(len(rows), 1)
         flat, there, mask = joined(profiles, self.config.text_dim)
-        columns = rows.astype(np.int64), window.actions.astype(np.int64), window.times
-        of_profiles = flat, np.flatnonzero(there), mask
-        read = (torch.from_numpy(column).to(device) for column in (*columns, *of_profiles))
-        return self.read(items, *read, explained=explained)
+        windows = rows.astype(np.int64), window.actions.astype(np.int64), window.times, window.weights
+        columns = *windows, flat, np.flatnonzero(there), mask
+        return self.read(items, Reading(*(torch.from_numpy(column).to(device) for column in columns)), explained)
 
-    def read(
-        self,
-        items: Tensor,
-        rows_BK: Tensor,
-        actions_BK: Tensor,
-        times_BK: Tensor,
-        flat_XP: Tensor,
-        at_X: Tensor,
-        mask_BS: Tensor,
-        explained: bool = False,
-    ) -> Fused:
-        """`encode` of tensors on the device of the items f32[N,D]: windows, K at least 1, and the vectors of profiles,
-        with where they stand in [B,S] and a mask of what says anything.
-        """
+    def read(self, items: Tensor, reading: Reading, explained: bool = False) -> Fused:
+        rows_BK, actions_BK, times_BK, _, flat_XP, at_X, mask_BS = reading
         there_BK = rows_BK >= 0
         # what is not there reads row 0, and is zero as soon as it has entered (`ShortTerm.entered`)
         items_BKD = items.index_select(0, rows_BK.clamp(min=0).flatten()).view(*rows_BK.shape, -1)
-        read = items_BKD, actions_BK, times_BK, there_BK
-        short_BD, without = self.short.followed(*read) if explained else (self.short(*read, last=True), None)
+        window = items_BKD, actions_BK, times_BK, there_BK
+        short_BD, without = self.short.followed(*window) if explained else (self.short(*window, last=True), None)
         long_BSD = self._projected(flat_XP, at_X, mask_BS)
         facts_B2 = fusion.window_facts(times_BK, there_BK)[:, -1]
         return replace(self.fuse(short_BD, long_BSD, mask_BS, facts_B2), without=without)

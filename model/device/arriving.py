@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.baselines import joined
+from model.baselines import Reading, joined
 from model.catalog import Catalog
 from model.history import Histories
 
@@ -46,26 +46,17 @@ def _type(column: NDArray[Any]) -> torch.dtype:
     return torch.from_numpy(np.zeros(0, SIGNED.get(column.dtype, column.dtype))).dtype
 
 
-class Window(NamedTuple):
-    """Windows i64[B,K] each but `there`, bool[B,K], which is False on the left only; K at least 1."""
-
-    rows: Tensor
-    actions: Tensor
-    times: Tensor
-    there: Tensor
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Histories: rows i64[B,L] of the catalogue, hashes i64[B,L] (0 = none), actions i64[B,L], times i64[B,L], lengths
-    i64[B]; beyond them seen i64[S] (4-byte hashes) of users owner i64[S]. Profiles: flat f32[X,P], at i64[X] where they
-    stand in [B,S], and mask bool[B,S] of what says anything.
+    """Histories [B,L]: rows i64 of the catalogue, hashes i64 (0 = none), actions i64, times i64 (ms), weights f32;
+    lengths i64[B]; beyond them seen i64[S] (4-byte hashes) of users owner i64[S]. Profiles as `Reading` has them.
     """
 
     rows: Tensor
     hashes: Tensor
     actions: Tensor
     times: Tensor
+    weights: Tensor
     lengths: Tensor
     seen: Tensor
     owner: Tensor
@@ -73,14 +64,15 @@ class Batch:
     at: Tensor
     mask: Tensor
 
-    def window(self, k: int, ttl_ms: int | None) -> Window:
-        """As `Engine.window_rows` has it: what is outside the catalogue is closed up."""
+    def reading(self, k: int, ttl_ms: int | None) -> Reading:
+        """Windows as `Engine.window_rows` has them, what is outside the catalogue closed up, and profiles."""
         users, length = self.rows.shape
-        if not min(k, length):
-            none = self.rows.new_full((users, 1), -1)
-            return Window(none, torch.zeros_like(none), torch.zeros_like(none), none >= 0)
-        wide = min(k, length)
-        rows, actions, times = (column[:, length - wide :] for column in (self.rows, self.actions, self.times))
+        wide, of_profiles = min(k, length), (self.flat, self.at, self.mask)
+        if not wide:
+            none = self.rows.new_zeros(users, 1)
+            return Reading(none - 1, none, none, none.float(), *of_profiles)
+        columns = self.rows, self.actions, self.times, self.weights
+        rows, actions, times, weights = (column[:, length - wide :] for column in columns)
         place = torch.arange(wide, device=rows.device)
         there = (place >= wide - self.lengths[:, None]) & (rows >= 0)
         if ttl_ms is not None:
@@ -91,7 +83,7 @@ class Batch:
         def moved(column: Tensor, nothing: int) -> Tensor:
             return torch.where(there, column.gather(1, order), nothing)
 
-        return Window(moved(rows, -1), moved(actions, 0), moved(times, 0), there)
+        return Reading(moved(rows, -1), moved(actions, 0), moved(times, 0), moved(weights, 0), *of_profiles)
 
 
 class Known:
@@ -125,7 +117,7 @@ class Known:
         """Histories and their profiles f32[S,dim] on the device, by one copy."""
         flat, there, mask = joined(list(profiles), dim)
         owner = np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))
-        columns = [h.items, h.actions, h.times, h.lengths, h.seen, owner, flat, np.flatnonzero(there), mask]
-        hashes, actions, times, lengths, seen, owner, flat, at, mask = carried(columns, device)
-        seen = seen.long() & LOW
-        return Batch(self.rows(hashes), hashes, actions.long(), times, lengths.long(), seen, owner, flat, at, mask)
+        columns = [h.items, h.actions, h.times, h.weights, h.lengths, h.seen, owner, flat, np.flatnonzero(there), mask]
+        hashes, actions, times, weights, lengths, seen, *others = carried(columns, device)
+        rows = self.rows(hashes)
+        return Batch(rows, hashes, actions.long(), times, weights, lengths.long(), seen.long() & LOW, *others)

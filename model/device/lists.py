@@ -50,16 +50,17 @@ class Shelf:
 
     items: Tensor
     known: Known
+    profile_dim: int
     _counted: Counted | None = None
 
     @staticmethod
-    def of(catalog: Catalog, items: Tensor) -> Shelf:
-        """Of an engine's item vectors."""
-        return Shelf(items, Known(catalog, items.device))
+    def of(catalog: Catalog, items: Tensor, profile_dim: int) -> Shelf:
+        """Of an engine's item vectors, and profiles of that length."""
+        return Shelf(items, Known(catalog, items.device), profile_dim)
 
-    def batch(self, h: Histories, profiles: list[NDArray[np.float32]], dim: int) -> Batch:
-        """Histories, and their profiles f32[S,dim] where they are wanted, on the device."""
-        return self.known.batch(h, profiles, dim, self.items.device)
+    def batch(self, h: Histories, profiles: list[NDArray[np.float32]]) -> Batch:
+        """Histories, and their profiles f32[S,P] where they are wanted, on the device."""
+        return self.known.batch(h, profiles, self.profile_dim, self.items.device)
 
     def counted(self, online: OnlineScores) -> Counted:
         """These counts, copied when they are new."""

@@ -66,10 +66,10 @@ def histories(users: int = USERS, seed: int = 3) -> Histories:
     )
 
 
-def trained() -> Recommender:
+def trained(text: float = 0.0) -> Recommender:
     torch.manual_seed(0)
     model = Recommender(
-        ModelConfig(items=N, text_dim=12, dim=16, mix=Mix(neural=0.7, repeat=0.2, by_window=(0.5, 1, 2)))
+        ModelConfig(items=N, text_dim=12, dim=16, mix=Mix(neural=0.7, repeat=0.2, text=text, by_window=(0.5, 1, 2)))
     )
     model.set_items(CATALOG.hashes, TEXT)
     return model.eval()
@@ -191,9 +191,10 @@ def test_columns_cross_in_one_buffer_as_what_they_are() -> None:
     assert carried([], torch.device("cpu")) == []
 
 
-def test_fused_users_are_the_same_read_from_columns_on_the_device() -> None:
-    plain, tensors = engines(SETTINGS["plain"], MODEL)
+@pytest.mark.parametrize("model", [None, MODEL, trained(text=0.4)], ids=["fallback", "trained", "blended"])
+def test_fused_users_are_the_same_read_from_columns_on_the_device(model: Recommender | None) -> None:
+    plain, tensors = engines(SETTINGS["plain"], model)
     for h in (histories(), Histories.empty(3)):
         one, other = (e.encode(h, e.profiles(h), None, True) for e in (plain, tensors))
         for name in Fused.__slots__:
-            torch.testing.assert_close(getattr(other, name), getattr(one, name))
+            torch.testing.assert_close(getattr(other, name), getattr(one, name), atol=1e-5, rtol=1e-5)

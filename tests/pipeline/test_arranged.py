@@ -17,19 +17,15 @@ from tests.pipeline.harness import ITEMS, Deployment, Sent, until
 T0 = 1_700_000_000_000
 N = 5
 DIVERSE = """
-[rank.diversity]
-method = "mmr"
-strength = 10.0
-
 [variants.a]
 
-[variants.plain]
+[variants.mmr]
 shadow = true
-rank.diversity.method = "none"
+rank.diversity = { method = "mmr", strength = 10.0 }
 
 [variants.dpp]
 shadow = true
-rank.diversity = { method = "dpp", strength = 5.0 }
+rank.diversity = { method = "dpp", strength = 50.0 }
 """
 THINGS = {item.item: item.categories[1] for item in ITEMS}
 
@@ -73,12 +69,12 @@ def test_what_is_drawn_is_said_and_drawn_alike_by_whoever_makes_the_list_again(d
     assert worker.stop() == 0
 
 
-def check_diverse(deployment: Deployment, emitted: Recommendation) -> None:
-    """Beside the list without it, those of MMR and DPP begin with the same item and have less of one thing."""
+def less_of_the_same(deployment: Deployment, emitted: Recommendation) -> None:
+    """Beside the list without it, those of MMR and DPP begin with the same item and are of more things."""
     topic = deployment.settings.topics.shadow
     until(lambda: len(deployment.records(topic)) == 2, 30, "the shadows are there")
     lists = {said.variant: said for said in (decode(record.value) for record in deployment.records(topic))}
-    lists["mmr"] = emitted
+    lists["plain"] = emitted
     listed = {name: [item.item for item in said.items] for name, said in lists.items()}
     kinds = {name: len({THINGS[item] for item in items}) for name, items in listed.items()}
     assert all(len(items) == N and items[0] == listed["plain"][0] for items in listed.values()), listed
@@ -92,7 +88,7 @@ def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) ->
     deployment.environ["EDDYLINE_CONFIG"] = str(deployment.folder / "eddyline.toml")
     worker = deployment.worker().ready()
     first = one_more(deployment, Sent("u1", "i3", "click", T0))
-    check_diverse(deployment, first)
+    less_of_the_same(deployment, first)
     shown = {item.item for item in first.items}
     outcomes = [{"user": "u1", "recommendation": first.id, "item": i, "outcome": "shown", "ts": T0 + 5} for i in shown]
     feedback = deployment.settings.topics.feedback
