@@ -143,16 +143,15 @@ class Engine:
         too), weighed as the mix wants windows of this length to be, and with the interests that are stated. explained:
         `rank` will be asked for reasons, which then cost less.
         """
-        window, rows = self.window_rows(h)
         with self._inference():
             if self._shelf is not None:  # what comes in stays on the device for the steps behind
                 batch = self._shelf.batch(h, profiles)
                 self._arrived = h, batch
                 fused = self.model.read(self._items, batch.reading(self.model.window, self._ttl), explained)
             else:
-                fused = self.model.encode(window, rows, self._items, profiles, explained)
+                fused = self.model.encode(*self.window_rows(h), self._items, profiles, explained)
             if self.mix.by_window != EVEN:
-                weight = self._window_weight(window, fused)
+                weight = self._window_weight(self.window_rows(h)[0], fused)
                 fused = replace(fused, vectors=fused.vectors * weight[:, None], long=fused.long * weight[:, None])
             return fused if lean is None else lean.fused(fused)
 

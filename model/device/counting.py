@@ -7,7 +7,6 @@ interactions of a window, N items of the catalogue, F numbers in all, -1 = none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,11 +55,6 @@ class Counted:
         steps = online.steps
         columns = [steps.indptr.astype(np.int64), steps.indices.astype(np.int32), steps.data, online.popularity]
         self._ends, self._rows, self._shares, self.popularity = carried(columns, device)
-
-    @cached_property
-    def by_popularity(self) -> Tensor:
-        """Catalogue rows, the most popular first."""
-        return carried([self.online.most_popular(len(self.popularity)).astype(np.int64)], self.popularity.device)[0]
 
     def said(self, window: Tensor | Numbers, history: Tensor, repeat_recency: float | None) -> Said:
         """Of windows i64[B,K], or what follows them where it is known, and histories i64[B,L], whose own items count
