@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from model.config import ModelConfig, RankConfig
+from model.device.arranging import Limits, filled, reranked
 from model.device.arriving import carried
+from model.diversity import DiversityConfig
 from model.engine import Engine
 from model.fusion import Fused
 from model.history import ACTION_CODE, Histories, weight_table
@@ -173,6 +175,20 @@ def test_many_users_take_as_many_calls_as_few() -> None:
     for h in (few, many):
         lists(h)
     assert calls(lambda: lists(few)) == calls(lambda: lists(many))  # each after the other: a micro-batch is remembered
+
+
+@pytest.mark.parametrize("method", ["mmr", "dpp"])
+def test_lists_are_arranged_without_waiting_for_the_device_or_leaving_it(method: Literal["mmr", "dpp"]) -> None:
+    """On torch's device without data whatever asks for a value fails, and whatever is made elsewhere does not fit."""
+    users, found, items, places = 4, 30, 100, 5
+    with torch.device("meta"):
+        rows, scores = torch.zeros(users, found, dtype=torch.int64), torch.zeros(users, found)
+        of_users = torch.zeros(3, users, dtype=torch.int64)
+        member, one_of = torch.zeros(3, items, dtype=torch.bool), torch.zeros(items, dtype=torch.int64)
+        vectors = torch.zeros(items, 8)
+    limits = Limits(of_users[0], rows[:, :places], member, of_users, of_users, one_of, wanting=True, pins=True)
+    utility = reranked(rows, scores, vectors, places, DiversityConfig(method=method, pool=10))
+    assert filled(rows, utility, limits).shape == (users, places)
 
 
 def test_columns_cross_in_one_buffer_as_what_they_are() -> None:
