@@ -279,7 +279,7 @@ def _among(ids: Ids, ascending: Ids) -> np.ndarray:
     return ascending[np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)] == ids
 
 
-def _further(fetch: int, k: int, left: Ids, enough: int) -> int:
+def _further(fetch: int, k: int, left: NDArray[np.integer], enough: int) -> int:
     """How many to ask for next, where of so many i64[B] were left, fewer than k each: further out no more is masked, as
     a rule. `enough` where that is hardly more.
     """
