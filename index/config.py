@@ -21,3 +21,8 @@ class IndexConfig(BaseModel):
         default=0.95, gt=0, le=1, description="share of the exact neighbours that must be found; else all are compared"
     )
     keep: bool = Field(default=True, description="keep what takes long to build in the cache, for the next start")
+
+    @property
+    def by_tensors(self) -> bool:
+        """Whether torch compares all items where vectors are not on a CPU, so that who has them there need not ask."""
+        return self.kind in ("auto", "exact")

@@ -29,16 +29,25 @@ class _Snapshot:
     """
 
     ids: Ids
-    vectors: torch.Tensor
+    vectors: Vectors
+    device: str
+
+    @cached_property
+    def there(self) -> torch.Tensor:
+        """The vectors on the device, from the first search on: where others compare them there, nobody asks."""
+        return torch.from_numpy(self.vectors).to(self.device)
 
     @cached_property
     def _order(self) -> Ids:
         return np.argsort(self.ids, kind="stable")
 
-    def places(self, wanted: Ids) -> torch.Tensor:
-        """Where those of the wanted ids that there are stand, i64[m], on the device."""
-        at = base.places(self.ids, np.asarray(wanted, np.int64), self._order)
-        return torch.from_numpy(at[at >= 0]).to(self.vectors.device)
+    def places(self, wanted: Ids) -> Ids:
+        """Where the wanted ids stand, i64[m], -1 where they do not."""
+        return base.places(self.ids, np.asarray(wanted, np.int64), self._order)
+
+    def sent(self, places: Ids) -> torch.Tensor:
+        """Numbers on the device."""
+        return torch.from_numpy(places).to(self.device)
 
 
 class ExactIndex:
@@ -50,14 +59,14 @@ class ExactIndex:
         self._device = device
         self.recall = 1.0
         self.why = ""
-        self._now = _Snapshot(np.zeros(0, np.int64), torch.zeros(0, dim, device=device))
+        self._now = _Snapshot(np.zeros(0, np.int64), np.zeros((0, dim), np.float32), device)
 
     @classmethod
     def of(cls, ids: Ids, vectors: Vectors, device: str = "cpu") -> Self:
         """An index of these, which are not copied on a CPU. Raises ValueError as `add` does."""
         ids, vectors = base.check(ids, vectors, vectors.shape[1])
         index = cls(vectors.shape[1], device)
-        index._now = _Snapshot(ids, torch.from_numpy(vectors).to(device))
+        index._now = _Snapshot(ids, vectors, device)
         return index
 
     @property
@@ -70,13 +79,12 @@ class ExactIndex:
     def add(self, ids: Ids, vectors: Vectors) -> None:
         ids, vectors = base.check(ids, vectors, self.dim)
         now = self._now
-        all_ids, all_vectors = base.merged(now.ids, now.vectors.cpu().numpy(), ids, vectors)
-        self._now = _Snapshot(all_ids, torch.from_numpy(all_vectors).to(self._device))
+        self._now = _Snapshot(*base.merged(now.ids, now.vectors, ids, vectors), self._device)
 
     def remove(self, ids: Ids) -> int:
         now = self._now
         keep = ~np.isin(now.ids, ids)
-        self._now = _Snapshot(now.ids[keep], now.vectors[torch.from_numpy(keep).to(self._device)])
+        self._now = _Snapshot(now.ids[keep], now.vectors[keep], self._device)
         return int((~keep).sum())
 
     def search(
@@ -88,17 +96,18 @@ class ExactIndex:
         forbidden = None
         if allow is not None:
             forbidden = torch.ones(len(now.ids), dtype=torch.bool, device=self._device)
-            forbidden[now.places(allow)] = False
+            at = now.places(allow)
+            forbidden[now.sent(at[at >= 0])] = False
         step = max(1, MOST_SCORES // max(len(now.ids), 1))
         for first in range(0, len(query), step):
             part = slice(first, first + step)
-            scores = torch.from_numpy(query[part]).to(self._device) @ now.vectors.T
+            scores = torch.from_numpy(query[part]).to(self._device) @ now.there.T
             if forbidden is not None:
                 scores.masked_fill_(forbidden, -torch.inf)
             if exclude:
-                hidden = [now.places(ids) for ids in exclude[part]]
-                rows = torch.repeat_interleave(torch.tensor([len(at) for at in hidden]))
-                scores[rows.to(self._device), torch.cat(hidden)] = -torch.inf
+                whose = np.repeat(np.arange(len(exclude[part])), [len(ids) for ids in exclude[part]])
+                hidden = now.places(np.concatenate(exclude[part]))
+                scores[now.sent(whose[hidden >= 0]), now.sent(hidden[hidden >= 0])] = -torch.inf
             top, at = scores.topk(min(k, len(now.ids)), dim=1)
             out_scores[part, : top.shape[1]] = top.cpu().numpy()
             out_ids[part, : top.shape[1]] = now.ids[at.cpu().numpy()]
@@ -106,7 +115,7 @@ class ExactIndex:
         return out_scores, out_ids
 
     def save(self, path: Path) -> None:
-        base.save(path, base.Saved(self._now.ids, self._now.vectors.cpu().numpy(), self.kind, recall=self.recall))
+        base.save(path, base.Saved(self._now.ids, self._now.vectors, self.kind, recall=self.recall))
 
     @classmethod
     def load(cls, path: Path) -> Self:

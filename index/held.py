@@ -3,8 +3,8 @@ be found is masked.
 
 Not a structure: `flat`, `graph` and `quantised` are. FAISS cannot remove from a graph, and its GPU indexes ignore id
 selectors, so nothing here relies on either. A removed vector stays in the structure without an id until an eighth of
-it is such; a search asks for a few more than it needs, for four times as many where masks leave too few, and compares
-all where nothing is left. Some of many a structure may miss.
+it is such; a search asks for a few more than it needs, then for as many as what was masked among these lets expect, and
+compares all where nothing is left. Some of many a structure may miss.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index import base
 from index.base import Bytes, Ids, Vectors
@@ -25,7 +26,8 @@ from index.library import faiss
 
 SPARE = 16
 """Neighbours that are asked for beyond k where some are masked, at least; or half as many again."""
-GROWTH = 4
+GROWTH, MARGIN = 2, 1.5
+"""Where too few are left: at least so many times as many are asked for, and so many times what should do."""
 FEW_ALLOWED = 8
 """Where fewer than an eighth may be found, these are compared, and the structure is not asked."""
 DEAD_SHARE = 0.125
@@ -135,27 +137,28 @@ class FaissIndex(ABC):
 
     def _masked(self, now: Snapshot, query: Vectors, k: int, excluded: Sequence[Ids]) -> tuple[Vectors, Ids]:
         """`search`, where something may not be found. excluded: ascending."""
-        found = compared if now.structure is None else self._found
-        scores = np.full((len(query), k), -np.inf, np.float32)
-        ids = np.full((len(query), k), -1, np.int64)
         n, most = len(now.ids), max(map(len, excluded), default=0)
         enough = min(k + most + n - now.alive, n)
         fetch = (k + min(most, max(SPARE, k // 2))) * n // max(now.alive, 1) + 1
-        rows, fetch, wide = np.arange(len(query)), min(fetch, enough), self._looked_at(n)
-        while len(rows) and fetch:
-            near, at = found(now, query[rows], fetch)
-            names = np.where(at >= 0, now.ids[at], -1)
-            for row, number in enumerate(rows.tolist() if most else ()):
-                names[row, _among(names[row], excluded[number])] = -1
-            scores[rows], ids[rows] = _nearest(near, names, k)
-            left = (names != -1).sum(1)
+        if most > fetch:  # what is looked at in any case tells more of what is masked
+            fetch = max(fetch, self._looked_at(n))
+        fetch, rows = min(fetch, enough), np.arange(len(query))
+        if not (fetch and len(rows)):
+            return np.full((len(query), k), -np.inf, np.float32), np.full((len(query), k), -1, np.int64)
+        found = compared if now.structure is None else self._found
+        scores, ids, left = _left(now, found(now, query, fetch), excluded, k)
+        while True:
             if fetch < enough:
-                rows, grown = rows[left < min(k, now.alive)], wide if fetch < wide else fetch * GROWTH
-                fetch = grown if 2 * grown < enough else enough
+                short = left < min(k, now.alive)
+                fetch, rows = _further(fetch, k, left[short], enough), rows[short]
             elif found is not compared:  # the structure has no more to give
                 rows, found = rows[left == 0], compared
             else:
                 break
+            if not len(rows):
+                break
+            without = [excluded[row] for row in rows.tolist()] if excluded else ()
+            scores[rows], ids[rows], left = _left(now, found(now, query[rows], fetch), without, k)
         return scores, ids
 
     def save(self, path: Path) -> None:
@@ -280,13 +283,32 @@ def _among(ids: Ids, ascending: Ids) -> np.ndarray:
     return ascending[np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)] == ids
 
 
-def _nearest(scores: Vectors, ids: Ids, k: int) -> tuple[Vectors, Ids]:
-    """Moves masked entries (-1) behind the others, keeping order, and cuts or pads to k."""
-    there = ids != -1
+def _further(fetch: int, k: int, left: NDArray[np.integer], enough: int) -> int:
+    """How many to ask for next, where of so many i64[B] were left, fewer than k each: further out no more is masked, as
+    a rule. `enough` where that is hardly more.
+    """
+    if not left.any():
+        return enough
+    grown = int(fetch * max(GROWTH, MARGIN * k / left.mean()))
+    return grown if 2 * grown < enough else enough
+
+
+def _left(
+    now: Snapshot, found: tuple[Vectors, Ids], excluded: Sequence[Ids], k: int
+) -> tuple[Vectors, Ids, NDArray[np.integer]]:
+    """Of what was found, scores and places [B,F], the first k that are not masked, f32[B,k] and as ids i64[B,k]; and
+    how many were left in all, i[B]. excluded: ascending.
+    """
+    near, at = found
+    names = np.where(at >= 0, now.ids[at], -1)
+    for row, ids in enumerate(excluded):
+        names[row, _among(names[row], ids)] = -1
+    there = names != -1
     order = np.argsort(~there, axis=1, kind="stable")[:, :k]
-    rows = np.arange(len(ids))[:, None]
-    ids, scores = ids[rows, order], np.where(there[rows, order], scores[rows, order], np.float32(-np.inf))
+    rows = np.arange(len(names))[:, None]
+    left, ids = there.sum(1), names[rows, order]
+    scores = np.where(ids != -1, near[rows, order], np.float32(-np.inf))
     if ids.shape[1] == k:
-        return scores, ids
+        return scores, ids, left
     pad = ((0, 0), (0, k - ids.shape[1]))
-    return np.pad(scores, pad, constant_values=-np.inf), np.pad(ids, pad, constant_values=-1)
+    return np.pad(scores, pad, constant_values=-np.inf), np.pad(ids, pad, constant_values=-1), left

@@ -7,13 +7,15 @@ must beat.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from model import fusion
 from model.adapter import Adapter
 from model.catalog import Catalog
 from model.fusion import Fused
@@ -21,6 +23,21 @@ from model.history import WINDOW, Histories
 from model.leaning import Leanings
 from model.longterm import Encode, LongTerm, Pooled
 from model.mix import Mix
+
+
+class Reading(NamedTuple):
+    """What a model reads of B users, as tensors where its items are. Windows [B,K], K at least 1, left-padded: rows i64
+    (-1 = none), actions i64, times i64 (ms), weights f32. Profiles: their vectors f32[X,P] one after the other, where
+    they stand in [B,S] i64[X], and a mask bool[B,S] of what says anything.
+    """
+
+    rows: Tensor
+    actions: Tensor
+    times: Tensor
+    weights: Tensor
+    flat: Tensor
+    at: Tensor
+    mask: Tensor
 
 
 class UserModel(Protocol):
@@ -85,6 +102,10 @@ class UserModel(Protocol):
         """
         ...
 
+    def read(self, items: Tensor, reading: Reading, explained: bool = False) -> Fused:
+        """`encode` of what is on the device of the items f32[N,D] already."""
+        ...
+
 
 class Fallback:
     """Window and profile as means of centred text vectors, mixed by a fixed alpha; every vector has length 1.
@@ -130,9 +151,23 @@ class Fallback:
         profiles: list[NDArray[np.float32]],
         explained: bool = False,
     ) -> Fused:
-        return self.read(window, rows, profiles, self.mix.alpha, items.device)
+        return self.mixed(window, rows, profiles, self.mix.alpha, items.device)
 
-    def read(
+    def read(self, items: Tensor, reading: Reading, explained: bool = False) -> Fused:
+        return self.mixed_there(items, reading, self.mix.alpha)
+
+    def mixed_there(self, items: Tensor, reading: Reading, alpha: float | Tensor) -> Fused:
+        """`mixed`, in tensors on the device of the items f32[N,D]; alpha: for all or for each user f32[B,1]."""
+        there = reading.rows >= 0
+        newer = there.long().flip(1).cumsum(1).flip(1) - 1
+        weights = torch.where(there, reading.weights.clamp(min=0) * torch.pow(self.recency, newer.float()), 0)
+        short_BD = normalize((weights[:, None] @ items[reading.rows.clamp(min=0)])[:, 0], dim=-1)
+        vectors_XD = normalize(reading.flat - torch.from_numpy(self._mean).to(items.device), dim=-1)
+        long_BSD = items.new_zeros(reading.mask.numel(), self.dim).index_copy_(0, reading.at, vectors_XD)
+        long_BSD = long_BSD.view(*reading.mask.shape, -1) * reading.mask[..., None]
+        return fusion.alpha(short_BD, long_BSD, reading.mask, alpha)
+
+    def mixed(
         self,
         window: Histories,
         rows: NDArray[np.int32],

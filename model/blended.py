@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.adapter import Adapter
-from model.baselines import Fallback, UserModel
+from model.baselines import Fallback, Reading, UserModel
 from model.catalog import Catalog
 from model.fusion import Fused
 from model.history import Histories
@@ -72,7 +72,15 @@ class Blended:
         own = self.model.dim
         trained = self.model.encode(window, rows, items[:, :own], profiles)
         weight = trained.short.cpu().numpy()[:, None]
-        text = self._text.read(window, rows, profiles, weight, items.device)
+        text = self._text.mixed(window, rows, profiles, weight, items.device)
+        return self._both(trained, text)
+
+    def read(self, items: Tensor, reading: Reading, explained: bool = False) -> Fused:
+        own = self.model.dim
+        trained = self.model.read(items[:, :own], reading)
+        return self._both(trained, self._text.mixed_there(items[:, own:], reading, trained.short[:, None]))
+
+    def _both(self, trained: Fused, text: Fused) -> Fused:
         return Fused(
             torch.cat([trained.vectors, self.weight * text.vectors], 1),
             trained.short,

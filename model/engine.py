@@ -1,6 +1,7 @@
 """Histories in, ranked items out, a micro-batch at a time.
 
-Not an index (the candidate search is handed in as a function), not a store, and not aware of why it is asked.
+Not an index (the candidate search is handed in as a function), not a store, and not aware of why it is asked. On a CPU
+lists are made by numpy, from what an index finds; elsewhere by tensors (`device/`), from all items.
 One engine belongs to one catalogue snapshot and one model; a new snapshot or model makes a new engine, and
 the old one is dropped when nothing uses it.
 """
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from model.arrange import Arranger
 from model.baselines import Fallback, UserModel
 from model.blended import Blended
+from model.candidates import comparing, distinct, more_of_groups
 from model.catalog import Catalog
 from model.config import Seen
+from model.device.arriving import Batch
+from model.device.lists import Lists, Shelf, Wish
 from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
 from model.exposure import Bounds, ExposureConfig
@@ -28,17 +32,14 @@ from model.history import ACTION_CODE, Histories, weight_table
 from model.leaning import Lean, Leaner
 from model.longterm import Encode
 from model.mix import EVEN, Mix, combined
-from model.near import Compare, Search, best_of, nearest
+from model.near import Compare, Search, nearest
 from model.online import OnlineScores, looked_up
 from model.people import About, Words
 from model.peruser import PerUser, Shown, best_first
 from model.reasons import RankedLists, Reasoner, Reasons
 from model.reweighed import sharing
-from model.rules import SPARE, Asked, Rules, RulesConfig, wanted
+from model.rules import Asked, Rules, RulesConfig
 from model.terms import Terms
-
-COMPARED = 1 << 16
-"""Items whose vectors are gathered at a time where many are compared."""
 
 
 class Engine:
@@ -50,6 +51,7 @@ class Engine:
     bounds of what a group of items may take of a list; rules: what else is shown to whom; None = none. diversity,
     explore: how lists are re-ranked, and what of them is drawn; None = not at all. like: an engine over the same
     catalogue, texts and model (or one that is only `reweighed`), on the same device: what is large is shared with it.
+    tensors: whether lists are made by tensors; None = where the device is no CPU.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine:
         diversity: DiversityConfig | None = None,
         explore: ExploreConfig | None = None,
         like: Engine | None = None,
+        tensors: bool | None = None,
     ) -> None:
         if len(text_vectors) != len(catalog):
             raise ValueError(f"{len(text_vectors)} text vectors for {len(catalog)} items: encode the catalogue again")
@@ -81,6 +84,11 @@ class Engine:
         self.rules = Rules(rules or RulesConfig(), catalog, seen)
         self.bounds = Bounds(exposure or ExposureConfig(), catalog)
         self.arranger = Arranger(diversity, explore, self.bounds, self.item_vectors)
+        self._shelf: Shelf | None = None
+        if len(catalog) and (tensors or (tensors is None and not self._items.is_cpu)):
+            self._shelf = (like and like._shelf) or Shelf.of(catalog, self._items, self._profile_dim)
+            self._lists = Lists(self._shelf, self.rules, self.bounds, self.arranger.diversity, self.mix)
+        self._arrived: tuple[Histories, Batch] | None = None
         self._inference = torch.inference_mode if isinstance(model, torch.nn.Module) else nullcontext
         self._recent: tuple[Histories, tuple[Histories, NDArray[np.int32]]] | None = None
 
@@ -90,6 +98,7 @@ class Engine:
         """What belongs to the items of the catalogue, made anew."""
         catalog = self.catalog
         texts = model.contents(catalog, texts)
+        self._profile_dim = texts.shape[1]
         self.mix = mix or model.mix
         self.model = Blended(model, texts.shape[1], self.mix.text) if self.mix.text else model
         self._long_term = self.model.long_term(texts, catalog.titles, encode)
@@ -107,7 +116,7 @@ class Engine:
         """The same, of another engine."""
         self.mix = mix or like.mix
         self.model = sharing(like.model, self.given, self.mix)
-        self._long_term, self._reasoner = like._long_term, like._reasoner
+        self._long_term, self._profile_dim, self._reasoner = like._long_term, like._profile_dim, like._reasoner
         self.item_vectors, self._items = like.item_vectors, like._items
         self._alike = like if self.given is like.given and self.mix == like.mix else None
 
@@ -134,11 +143,15 @@ class Engine:
         too), weighed as the mix wants windows of this length to be, and with the interests that are stated. explained:
         `rank` will be asked for reasons, which then cost less.
         """
-        window, rows = self.window_rows(h)
         with self._inference():
-            fused = self.model.encode(window, rows, self._items, profiles, explained)
+            if self._shelf is not None:  # what comes in stays on the device for the steps behind
+                batch = self._shelf.batch(h, profiles)
+                self._arrived = h, batch
+                fused = self.model.read(self._items, batch.reading(self.model.window, self._ttl), explained)
+            else:
+                fused = self.model.encode(*self.window_rows(h), self._items, profiles, explained)
             if self.mix.by_window != EVEN:
-                weight = self._window_weight(window, fused)
+                weight = self._window_weight(self.window_rows(h)[0], fused)
                 fused = replace(fused, vectors=fused.vectors * weight[:, None], long=fused.long * weight[:, None])
             return fused if lean is None else lean.fused(fused)
 
@@ -194,6 +207,53 @@ class Engine:
         """`shown` of all items, bool[B,N]."""
         return self.shown(h).every()
 
+    def lists(
+        self,
+        h: Histories,
+        fused: Fused,
+        search: Search,
+        online: OnlineScores,
+        n: int,
+        sought: int,
+        reasons: bool = True,
+        lean: Lean | None = None,
+        hidden: Words | None = None,
+        asked: Asked | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        tired: PerUser | None = None,
+    ) -> RankedLists:
+        """Lists of n items, or of as many as were asked for: `candidates`, so many by vector and by counts, `rank`ed
+        within the rules. Made by tensors all items are compared, `search` is not asked, and candidates are the best of
+        all by the score itself; lists that are drawn are made by numpy.
+        """
+        if self._shelf is not None and len(h) and not self.arranger.explore.on:
+            followers = self.followers(h, online) if online.kin is not None else None
+            popularity = lean.popularity if lean is not None else None
+            return self._tensors(
+                self._shelf, h, fused, online, Wish(n, sought, popularity, hidden, asked, tired, followers), reasons
+            )
+        followers, shown = self.followers(h, online), self.shown(h, hidden, asked)
+        terms = self.rules.terms(shown, n, asked)
+        n = n if terms is None else terms.width
+        found = self.candidates(h, fused, search, online, max(sought, n), followers, lean, shown, terms)
+        return self.rank(h, fused, found, online, n, reasons, followers, lean, terms, seeds, shown, tired)
+
+    def _tensors(
+        self, shelf: Shelf, h: Histories, fused: Fused, online: OnlineScores, wish: Wish, reasons: bool
+    ) -> RankedLists:
+        arrived = self._arrived
+        batch = arrived[1] if arrived is not None and arrived[0] is h else shelf.batch(h, [])
+        with torch.inference_mode():
+            made = self._lists.of(batch, batch.reading(self.model.window, self._ttl).rows, fused, online, wish)
+        ranked = RankedLists(made.items, made.scores, None)
+        if made.arranged:
+            ranked = replace(ranked, propensity=(made.items >= 0).astype(np.float32))
+        if not reasons:
+            return ranked
+        popularity = online.popularity if wish.popularity is None else wish.popularity
+        why = self._explained(h, fused, made.items, made.tastes, made.windows, online, popularity)
+        return replace(ranked, reasons=why)
+
     def followers(self, h: Histories, online: OnlineScores) -> PerUser:
         """What follows the windows of these histories, by counts."""
         return online.followers(self.window_rows(h)[1])
@@ -231,54 +291,12 @@ class Engine:
             found.append(np.where(shown.at(met), met, -1))
         if terms is not None:
             found.append(terms.pinned)
-            found += self._wanted(terms, np.concatenate(found, axis=1), shown, compare, online)
-        return _distinct(np.concatenate(found, axis=1).astype(np.int32))
-
-    def _wanted(
-        self, terms: Terms, found: NDArray[np.integer], shown: Shown, compare: Compare, online: OnlineScores
-    ) -> list[NDArray[np.int64]]:
-        """More candidates, i64[B,K] each, for users among whose candidates i[B,M] there are too few of a group that
-        their list is to have: the best by vector and popularity.
-        """
-        more = []
-
-        def compared(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-            said = (self.mix.online * np.log(self.mix.popular * online.popularity[rows])).astype(np.float32)
-            return np.float32(self.mix.neural) * compare(users, rows) + said
-
-        for group, least in wanted(terms):
-            if not least.any():
-                continue
-            have = (group.has(found) & (found >= 0)).sum(1)
-            short = (least > 0) & (have < least + SPARE)
-            if not short.any():
-                continue
-            member = group.has(slice(None))
-            k = int(least[short].max()) + SPARE
-            best = np.full((len(found), k), -1, np.int64)
-            for mask, users in shown.groups():
-                rows = np.flatnonzero(mask & member).astype(np.int32)
-                if len(users := users[short[users]]):
-                    best[users] = best_of(compared, rows, shown, users, k, terms.one_of)
-            more.append(best)
-        return more
+            found += more_of_groups(terms, np.concatenate(found, axis=1), shown, compare, online, self.mix)
+        return distinct(np.concatenate(found, axis=1).astype(np.int32))
 
     def _comparing(self, fused: Fused) -> Compare:
         """Inner products of users, by their number in `fused`, with items, by catalogue row."""
-
-        def compare(users: NDArray[np.int64], rows: NDArray[np.int32]) -> NDArray[np.float32]:
-            out = np.empty((len(users), len(rows)), np.float32)
-            mine = fused.vectors[torch.from_numpy(users).to(fused.vectors.device)]
-            for at in range(0, len(rows), COMPARED):
-                part = rows[at : at + COMPARED]
-                if self._items.is_cpu:
-                    np.matmul(mine.numpy(), self.item_vectors[part].T, out=out[:, at : at + COMPARED])
-                else:
-                    items = self._items[torch.from_numpy(part).to(self._items.device)]
-                    out[:, at : at + COMPARED] = (mine @ items.T).cpu().numpy()
-            return out
-
-        return compare
+        return comparing(fused.vectors, self._items, self.item_vectors)
 
     def rank(
         self,
@@ -388,14 +406,6 @@ class Engine:
 def popular_to(lean: Lean | None, online: OnlineScores) -> NDArray[np.float32]:
     """How popular every item is: with all f32[N], or to each user f32[B,N] where something is known of them."""
     return online.popularity if lean is None or lean.popularity is None else lean.popularity
-
-
-def _distinct(rows: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Each row's distinct values without -1, descending, padded with -1 to the longest."""
-    ranked = -np.sort(-rows, axis=1)
-    ranked[:, 1:][ranked[:, 1:] == ranked[:, :-1]] = -1
-    ranked = -np.sort(-ranked, axis=1)
-    return ranked[:, : int((ranked >= 0).sum(1).max(initial=0))]
 
 
 def _centred(values: NDArray[np.float32], there: NDArray[np.bool_]) -> NDArray[np.float32]:

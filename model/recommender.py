@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from model import fusion, heads, longterm, shortterm
 from model.adapter import Adapter
-from model.baselines import joined
+from model.baselines import Reading, joined
 from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
@@ -157,27 +157,28 @@ class Recommender(nn.Module):
         device = items.device
         if not rows.shape[1]:
             rows, window = np.full((len(rows), 1), -1, np.int32), Histories.empty(len(rows), 1)
-        rows_BK = torch.from_numpy(rows.astype(np.int64)).to(device)
+        flat, there, mask = joined(profiles, self.config.text_dim)
+        windows = rows.astype(np.int64), window.actions.astype(np.int64), window.times, window.weights
+        columns = *windows, flat, np.flatnonzero(there), mask
+        return self.read(items, Reading(*(torch.from_numpy(column).to(device) for column in columns)), explained)
+
+    def read(self, items: Tensor, reading: Reading, explained: bool = False) -> Fused:
+        rows_BK, actions_BK, times_BK, _, flat_XP, at_X, mask_BS = reading
         there_BK = rows_BK >= 0
-        times_BK = torch.from_numpy(window.times).to(device)
-        actions_BK = torch.from_numpy(window.actions.astype(np.int64)).to(device)
         # what is not there reads row 0, and is zero as soon as it has entered (`ShortTerm.entered`)
         items_BKD = items.index_select(0, rows_BK.clamp(min=0).flatten()).view(*rows_BK.shape, -1)
-        read = items_BKD, actions_BK, times_BK, there_BK
-        short_BD, without = self.short.followed(*read) if explained else (self.short(*read, last=True), None)
-        long_BSD, mask_BS = self._projected(profiles, device)
+        window = items_BKD, actions_BK, times_BK, there_BK
+        short_BD, without = self.short.followed(*window) if explained else (self.short(*window, last=True), None)
+        long_BSD = self._projected(flat_XP, at_X, mask_BS)
         facts_B2 = fusion.window_facts(times_BK, there_BK)[:, -1]
         return replace(self.fuse(short_BD, long_BSD, mask_BS, facts_B2), without=without)
 
-    def _projected(self, profiles: list[NDArray[np.float32]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Projected profiles f32[B,S,D], padded on the left, and a mask bool[B,S] of what says anything. Padding is not
-        projected: most users have far fewer vectors than whoever has the most.
+    def _projected(self, flat_XP: Tensor, at_X: Tensor, mask_BS: Tensor) -> Tensor:
+        """Projected profiles f32[B,S,D], padded on the left. Padding is not projected: most users have far fewer
+        vectors than whoever has the most.
         """
-        flat, there, mask = joined(profiles, self.config.text_dim)
-        long_XD = self.project(torch.from_numpy(flat).to(device))
-        at_X = torch.from_numpy(np.flatnonzero(there)).to(device)
-        long_BSD = long_XD.new_zeros(there.size, self.dim).index_copy_(0, at_X, long_XD).view(*there.shape, self.dim)
-        return long_BSD, torch.from_numpy(mask).to(device)
+        long_XD = self.project(flat_XP)
+        return long_XD.new_zeros(mask_BS.numel(), self.dim).index_copy_(0, at_X, long_XD).view(*mask_BS.shape, self.dim)
 
     def project(self, profile_BSP: Tensor) -> Tensor:
         """The vectors of profiles in the space of the window vectors: f32[B,S,D]."""

@@ -8,7 +8,7 @@ allows nothing that the rules forbid. Names: B users, N items of the catalogue, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -173,8 +173,10 @@ class Asked:
 class Rules:
     """The rules over one catalogue. Nothing changes after it is made.
 
-    seen: what holds for actions that `config.seen` does not name. `returns`: whether anything that was met may be shown
-    again. `unknown`: names of items and categories in the rules that the catalogue does not have.
+    seen: what holds for actions that `config.seen` does not name. `returns`, `all_return`: whether anything that was
+    met may be shown again, and whether all may; `again` bool[256]: by action code. `anyone` bool[N]: what may be shown
+    at all. `members` bool[Q,N], `boosts` f32[N], `one_of` i32[N]: of the terms. `unknown`: names of items and
+    categories in the rules that the catalogue does not have.
     """
 
     def __init__(self, config: RulesConfig, catalog: Catalog, seen: Seen = "exclude") -> None:
@@ -183,7 +185,7 @@ class Rules:
         for action, policy in config.seen.items():
             again[ACTION_CODE[action]] = policy == "allow"
         known = again[list(ACTION_CODE.values())]
-        self._again, self._all_return, self.returns = again, bool(known.all()), bool(known.any())
+        self.again, self.all_return, self.returns = again, bool(known.all()), bool(known.any())
         self.anyone = self._anyone()
         order = np.argsort(catalog.seen32, kind="stable").astype(np.int32)
         self._seen32, self._seen_row = catalog.seen32[order], order
@@ -195,9 +197,14 @@ class Rules:
             (name, catalog.in_any([name]), config.least.get(name, 0), config.most.get(name))
             for name in {**config.least, **config.most}
         ]
-        self._boosts = self._boosted()
-        self._one_of = catalog.group if config.one_of_group and (catalog.group >= 0).any() else None
-        self.arranged = bool(pins or self._quotas) or self._boosts is not None or self._one_of is not None
+        self.boosts = self._boosted()
+        self.one_of = catalog.group if config.one_of_group and (catalog.group >= 0).any() else None
+        self.arranged = bool(pins or self._quotas) or self.boosts is not None or self.one_of is not None
+
+    @property
+    def members(self) -> NDArray[np.bool_]:
+        """See the class."""
+        return np.array([member for _, member, _, _ in self._quotas], bool).reshape(-1, len(self._catalog))
 
     @cached_property
     def unknown(self) -> list[str]:
@@ -220,16 +227,16 @@ class Rules:
             rows = self._catalog.index_of(hidden.words)
             keys = np.concatenate([keys, (hidden.owner * n + rows)[rows >= 0]])
         keys = distinct(keys)
-        narrowed = self._narrowed(asked) if asked is not None else None
+        narrowed = self.narrowed(asked) if asked is not None else None
         return Shown(self.anyone, PerUser(users, n, keys, np.ones(len(keys), np.float32)), narrowed)
 
     def _met(self, h: Histories) -> NDArray[np.int64]:
         """What users have met and may not be shown again, as keys of `PerUser`. What fell off a history is remembered
         without its action: it stays away if what was met by any action does.
         """
-        if self._all_return:
+        if self.all_return:
             return np.zeros(0, np.int64)
-        row, place = np.nonzero((h.items != 0) & ~self._again[h.actions] if self.returns else h.items)
+        row, place = np.nonzero((h.items != 0) & ~self.again[h.actions] if self.returns else h.items)
         user = np.concatenate([row, np.repeat(np.arange(len(h)), np.diff(h.seen_offsets))])
         hashes = np.concatenate([seen_hash(h.items[row, place]), h.seen])
         first = np.searchsorted(self._seen32, hashes, side="left")
@@ -239,7 +246,7 @@ class Rules:
             count = np.searchsorted(self._seen32, hashes, side="right") - first
         return np.repeat(user, count) * len(self._catalog) + self._seen_row[spans(first, count)]
 
-    def _narrowed(self, asked: Asked) -> Narrowed | None:
+    def narrowed(self, asked: Asked) -> Narrowed | None:
         """A mask for each ask that asks for less than all."""
         masks, number = [], np.full(len(asked.asks) + 1, -1, np.int32)  # the last is that of -1
         for k, ask in enumerate(asked.asks):
@@ -281,26 +288,25 @@ class Rules:
         item that is sold out, or that the user has bought, leaves its place to others. Who asks for a category may have
         as many of it as there are.
         """
+        terms = self.unchecked(shown.hidden.users, places, asked)
+        if terms is None or not len(self._pinned):
+            return terms
+        return replace(terms, pinned=np.where(shown.at(terms.pinned), terms.pinned, np.int32(-1)))
+
+    def unchecked(self, users: int, places: int, asked: Asked | None = None) -> Terms | None:
+        """`terms` of so many users, whether what is pinned may be shown to them or not."""
         if not self.arranged and asked is None:
             return None
-        users = shown.hidden.users
         count = np.full(users, places, np.int32)
         if asked is not None:
             count = np.where(asked.places > 0, asked.places, count).astype(np.int32)
-        return Terms(
-            count,
-            self._pins(shown, count),
-            tuple(self._quotas_of(count, asked)),
-            self._boosts,
-            self._one_of,
-        )
+        return Terms(count, self._pins(count), tuple(self._quotas_of(count, asked)), self.boosts, self.one_of)
 
-    def _pins(self, shown: Shown, count: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _pins(self, count: NDArray[np.int32]) -> NDArray[np.int32]:
         pinned = np.full((len(count), int(count.max(initial=0))), -1, np.int32)
         inside = self._place <= pinned.shape[1]
-        rows = np.broadcast_to(self._pinned[inside], (len(count), int(inside.sum())))
-        there = shown.at(rows) & (self._place[inside] <= count[:, None])
-        pinned[:, self._place[inside] - 1] = np.where(there, rows, np.int32(-1))
+        there = self._place[inside] <= count[:, None]
+        pinned[:, self._place[inside] - 1] = np.where(there, self._pinned[inside], np.int32(-1))
         return pinned
 
     def _quotas_of(self, count: NDArray[np.int32], asked: Asked | None) -> Iterator[Quota]:

@@ -240,12 +240,7 @@ def _written(served: Served, interests: Interests, profiles: Sequence[Profile | 
     engine, online, h, n = served.engine, served.online, interests.histories, settings.recommend.n
     reasons = settings.emit.reasons
     fused = engine.encode(h, [p.vectors for p in profiles if p is not None], None, reasons)
-    followers, shown = engine.followers(h, online), engine.shown(h)
-    terms = engine.rules.terms(shown, n)
-    width = n if terms is None else terms.width
-    sought = max(settings.recommend.candidates, width)
-    candidates = engine.candidates(h, fused, served.search, online, sought, followers, None, shown, terms)
-    ranked = engine.rank(h, fused, candidates, online, width, reasons, followers, None, terms, shown=shown)
+    ranked = engine.lists(h, fused, served.search, online, n, settings.recommend.candidates, reasons)
     lengths, short = engine.window_rows(h)[0].lengths.tolist(), fused.short.tolist()
     events = told(served, ONLY, "trial", interests, ranked, lengths, short, profiles, 0, 0.0)
     outs = records(events, interests.users)

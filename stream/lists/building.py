@@ -276,6 +276,7 @@ class Builder:
             diversity=rank.diversity,
             explore=rank.explore,
             like=like,
+            tensors=None if self._indexes.by_tensors else False,
         )
 
     def online(self, catalog: Catalog, snapshot: Sequence[Snapshot]) -> OnlineScores:

@@ -63,6 +63,11 @@ class Indexes:
         self._kept_at: dict[str, float] = {}
         self._in_file: dict[str, ref[Index]] = {}  # not held: two of a million items would be in memory
 
+    @property
+    def by_tensors(self) -> bool:
+        """See `IndexConfig.by_tensors`."""
+        return self._config.by_tensors
+
     def of(self, name: str, catalog: Catalog, vectors: np.ndarray) -> ItemIndex:
         """The index of a model's item vectors f32[N, D], a row of the catalogue each.
 

@@ -273,16 +273,12 @@ class Recommender:
         nothing = np.zeros((0, served.profile_dim), np.float32)
         lean = engine.lean(h, part.about, online)
         fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean, reasons)
-        followers = engine.followers(h, online)
-        shown = engine.shown(h, part.about.hidden if part.about is not None else None, asked)
-        terms = engine.rules.terms(shown, self._config.n, asked)
-        n = self._config.n if terms is None else terms.width
-        sought = max(served.candidates or self._config.candidates, n)
-        candidates = engine.candidates(h, fused, served.search, online, sought, followers, lean, shown, terms)
+        n, sought = self._config.n, served.candidates or self._config.candidates
+        hidden = part.about.hidden if part.about is not None else None
         drawn_by = seeds(interests) if engine.arranger.explore.on else None
         tired = self._tired(served, interests)
-        ranked = engine.rank(
-            h, fused, candidates, online, n, reasons, followers, lean, terms, seeds=drawn_by, shown=shown, tired=tired
+        ranked = engine.lists(
+            h, fused, served.search, online, n, sought, reasons, lean, hidden, asked, seeds=drawn_by, tired=tired
         )
         lengths, short = engine.window_rows(h)[0].lengths.tolist(), fused.short.tolist()
         now, moment = self._now_ms(), time.monotonic()

@@ -47,9 +47,4 @@ def _lists(served: Served, h: Histories) -> None:
     engine, online = served.engine, served.online
     nothing = np.zeros((0, served.profile_dim), np.float32)  # a profile may be read by BERT: longer than all the rest
     fused = engine.encode(h, [nothing] * len(h), explained=True)
-    followers, shown = engine.followers(h, online), engine.shown(h)
-    terms = engine.rules.terms(shown, LIST)
-    n = LIST if terms is None else terms.width
-    candidates = engine.candidates(h, fused, served.search, online, SOUGHT, followers, shown=shown, terms=terms)
-    seeds = np.arange(len(h), dtype=np.uint64)
-    engine.rank(h, fused, candidates, online, n, True, followers, terms=terms, seeds=seeds, shown=shown)
+    engine.lists(h, fused, served.search, online, LIST, SOUGHT, seeds=np.arange(len(h), dtype=np.uint64))

@@ -8,9 +8,11 @@ several kinds, MMR, and reasons. Three systems take turns on the same batches of
     eager   the same steps by plain PyTorch and FAISS with a loop over users (`eager.py`), whose lists must be ours
 
 Times are of the CPU of the process, and of the clock; figures are medians of rounds, ratios medians of the rounds' own.
-The last line is JSON.
+The last line is JSON. With `--device cuda` lists are made by tensors on a GPU (`model/device/`), where all items are
+compared; `--tensors` has the same on a CPU. The other two systems are of a CPU.
 
     make bench NAME=serve
+    make bench NAME=serve ARGS="--device cuda --systems ours --items 1000000 --batches 256 1024 4096"
 """
 
 from __future__ import annotations
@@ -65,11 +67,7 @@ class Ours:
     def lists(self, h: Histories, profiles: list[NDArray[np.float32]]) -> RankedLists:
         engine, online = self._world.engine, self._world.online
         fused = engine.encode(h, profiles, None, True)
-        followers, shown = engine.followers(h, online), engine.shown(h)
-        terms = engine.rules.terms(shown, PLACES)
-        search = self._world.index.search
-        found = engine.candidates(h, fused, search, online, SOUGHT, followers, None, shown, terms)
-        return engine.rank(h, fused, found, online, PLACES, True, followers, None, terms, shown=shown)
+        return engine.lists(h, fused, self._world.index.search, online, PLACES, SOUGHT)
 
 
 class Parts:
@@ -173,14 +171,19 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="ours is needed")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1, help="of torch and of FAISS, for all alike")
+    parser.add_argument("--device", default="cpu", help="torch's name of where lists are made; cpu: with an index")
+    parser.add_argument("--tensors", action="store_true", help="as on a GPU, wherever that is")
     args = parser.parse_args()
+    if (args.tensors or args.device != "cpu") and args.systems != ["ours"]:
+        parser.error("parts and eager are of a CPU with an index: add --systems ours")
     torch.set_num_threads(args.threads)
     use_threads(args.threads)
     with common.told(f"a shop of {args.items:,} items"):
-        world = shop(args.items, args.users)
+        world = shop(args.items, args.users, device=args.device, tensors=args.tensors)
     found = {size: measure(world, size, args.rounds, args.systems) for size in args.batches}
     last = max(args.batches)
     result: dict[str, Any] = {"bench": "serve", "items": args.items, "threads": args.threads, "batch": last}
+    result |= {"device": torch.cuda.get_device_name(args.device) if args.device != "cpu" else "cpu"}
     result |= found[last] | {f"{k}_{size}": v for size, of in found.items() if size != last for k, v in of.items()}
     columns = ["batch", "users / CPU-s", "users / s", "of parts, by CPU", "by the clock", "times eager", "by the clock"]
     keys = ("users_per_s", "clock_users_per_s", "share_of_parts", "clock_share_of_parts", "times_eager")

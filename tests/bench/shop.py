@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from index.flat import FlatIndex
 from index.graph import GraphIndex
+from index.held import FaissIndex
 from model.catalog import Catalog, Item
 from model.config import ModelConfig, RankConfig
 from model.engine import Engine
@@ -43,12 +45,12 @@ def ranked_by(rules: bool = True) -> RankConfig:
 
 @dataclass(frozen=True, eq=False)
 class Shop:
-    """profiles: of each user's history."""
+    """profiles: of each user's history. index: a graph, or one that compares all where tensors make the lists."""
 
     catalog: Catalog
     texts: NDArray[np.float32]
     model: Recommender
-    index: GraphIndex
+    index: FaissIndex
     online: OnlineScores
     engine: Engine
     histories: Histories
@@ -59,8 +61,8 @@ class Shop:
         return self.histories.take(at), [self.profiles[i] for i in at.tolist()]
 
 
-def shop(items: int, users: int, seed: int = 0) -> Shop:
-    """A shop of so many items and users."""
+def shop(items: int, users: int, seed: int = 0, device: str = "cpu", tensors: bool = False) -> Shop:
+    """A shop of so many items and users; device, tensors: as of an engine."""
     rng = np.random.default_rng(seed)
     kinds = zipf(items, CATEGORIES, seed)
     catalog = Catalog.build({item.item: item for item in _items(items, kinds, rng)})
@@ -70,15 +72,16 @@ def shop(items: int, users: int, seed: int = 0) -> Shop:
     model.set_items(catalog.hashes, texts)
     model.eval()
     rank = ranked_by()
-    engine = Engine(
-        catalog, texts, model, seen=rank.seen, rules=rank.rules, diversity=rank.diversity, exposure=rank.exposure
-    )
+    tensors = tensors or device != "cpu"
+    settings = {"seen": rank.seen, "rules": rank.rules, "diversity": rank.diversity, "exposure": rank.exposure}
+    engine = Engine(catalog, texts, model, device=device, tensors=tensors, **settings)
+    kind = FlatIndex if tensors else GraphIndex
     histories = _histories(catalog, users, rng)
     return Shop(
         catalog=catalog,
         texts=texts,
         model=model,
-        index=GraphIndex.of(np.arange(items), engine.item_vectors),
+        index=kind.of(np.arange(items), engine.item_vectors),
         online=OnlineScores.build(catalog, _counts(catalog, items * 2, rng), 0).prepared(),
         engine=engine,
         histories=histories,

@@ -1,13 +1,14 @@
 """Which index is taken, and what becomes of one that falls short."""
 
 import logging
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from index import choose, gpu, graph, quantised
 from index.choose import build, like_users, opened
-from index.config import NEEDS_MORE, IndexConfig
+from index.config import NEEDS_MORE, IndexConfig, Kind
 from index.exact import ExactIndex
 from index.flat import FlatIndex
 from index.graph import GraphIndex
@@ -36,9 +37,10 @@ def test_the_kind_follows_from_how_many_there_are_and_where_and_says_why(n, devi
     assert any(said in chosen.why for said in ("comparing all", "compares all", f"{max(n, 20_000):,} items"))
 
 
-def test_where_faiss_can_use_a_gpu_it_compares_all_of_them(monkeypatch):
+def test_where_faiss_can_use_a_gpu_lists_are_made_without_it_unless_it_is_set(monkeypatch):
     monkeypatch.setattr(gpu, "available", lambda: True)
-    assert choose.choose(1_000_000, "cuda").kind == "gpu-flat"
+    assert choose.choose(1_000_000, "cuda").kind == "exact"
+    assert [kind for kind in get_args(Kind) if IndexConfig(kind=kind).by_tensors] == ["auto", "exact"]
 
 
 @pytest.mark.parametrize("kind", ["exact", "flat", "hnsw", "ivf-pq"])

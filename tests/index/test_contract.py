@@ -208,6 +208,18 @@ def test_behind_what_is_excluded_the_next_are_found(kind, small_lists):
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]) > 0.9
 
 
+def test_behind_many_that_are_excluded_a_graph_is_asked_once_more_for_enough(monkeypatch):
+    vectors, asked, found = crowd(), [], GraphIndex._found
+    index, reference = GraphIndex.of(np.arange(3000), vectors), ExactIndex.of(np.arange(3000), vectors)
+    monkeypatch.setattr(
+        GraphIndex, "_found", lambda self, now, query, fetch: (asked.append(fetch), found(self, now, query, fetch))[1]
+    )
+    nearest = reference.search(vectors[:1], 400)[1]
+    index.search(vectors[:1], 10, [nearest[0]])
+    index.search(vectors[:1], 10, [nearest[0, ::2]])
+    assert asked == [128, 410, 128], "half of what is near leaves enough of what is looked at in any case"
+
+
 @FAISS
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.6])
 def test_of_those_that_are_allowed_the_nearest_are_found_few_or_many(kind, share, small_lists):

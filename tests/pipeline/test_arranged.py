@@ -1,4 +1,6 @@
-"""Exploration and fatigue on the running worker: draws are told and are the same again, and what was shown sinks."""
+"""Exploration, diversity and fatigue on the running worker: draws are told and are the same again, lists by MMR and DPP
+have less of the same, and what was shown sinks.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,23 @@ import numpy as np
 import pytest
 
 from model.explore import ExploreConfig, chances
-from stream.messages import Recommendation
-from tests.pipeline.harness import Deployment, Sent, until
+from stream.messages import Recommendation, decode
+from tests.pipeline.harness import ITEMS, Deployment, Sent, until
 
 T0 = 1_700_000_000_000
 N = 5
+DIVERSE = """
+[variants.a]
+
+[variants.mmr]
+shadow = true
+rank.diversity = { method = "mmr", strength = 10.0 }
+
+[variants.dpp]
+shadow = true
+rank.diversity = { method = "dpp", strength = 50.0 }
+"""
+THINGS = {item.item: item.categories[1] for item in ITEMS}
 
 
 def one_more(deployment: Deployment, event: Sent) -> Recommendation:
@@ -55,11 +69,26 @@ def test_what_is_drawn_is_said_and_drawn_alike_by_whoever_makes_the_list_again(d
     assert worker.stop() == 0
 
 
+def less_of_the_same(deployment: Deployment, emitted: Recommendation) -> None:
+    """Beside the list without it, those of MMR and DPP begin with the same item and are of more things."""
+    topic = deployment.settings.topics.shadow
+    until(lambda: len(deployment.records(topic)) == 2, 30, "the shadows are there")
+    lists = {said.variant: said for said in (decode(record.value) for record in deployment.records(topic))}
+    lists["plain"] = emitted
+    listed = {name: [item.item for item in said.items] for name, said in lists.items()}
+    kinds = {name: len({THINGS[item] for item in items}) for name, items in listed.items()}
+    assert all(len(items) == N and items[0] == listed["plain"][0] for items in listed.values()), listed
+    assert kinds["mmr"] > kinds["plain"] < kinds["dpp"], listed
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) -> None:
     deployment.environ |= {"EDDYLINE_RANK__FATIGUE__HOLD_BACK_H": "10", "EDDYLINE_RECOMMEND__N": str(N)}
+    (deployment.folder / "eddyline.toml").write_text(DIVERSE)
+    deployment.environ["EDDYLINE_CONFIG"] = str(deployment.folder / "eddyline.toml")
     worker = deployment.worker().ready()
     first = one_more(deployment, Sent("u1", "i3", "click", T0))
+    less_of_the_same(deployment, first)
     shown = {item.item for item in first.items}
     outcomes = [{"user": "u1", "recommendation": first.id, "item": i, "outcome": "shown", "ts": T0 + 5} for i in shown]
     feedback = deployment.settings.topics.feedback
