@@ -9,6 +9,7 @@ structure adds a quarter of a byte to each dimension. How many lists are searche
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,7 @@ class QuantisedIndex(FaissIndex):
         wide = min(max(rescored_of(len(now.ids)) * fetch, LEAST_RESCORED), len(now.ids))
         # Lists that hold ten times the candidates, where that is more: behind many that are masked.
         least = round(min(1.0, 10 * wide / len(now.ids)) * structure.nlist)
-        probes = faiss.SearchParametersIVF(nprobe=max(structure.nprobe, least))  # pyright: ignore[reportCallIssue]
-        at = structure.search(query, wide, params=probes)[1]
+        at = structure.search(query, wide, params=_probing(max(structure.nprobe, least)))[1]
         scores = _products(query, now.vectors, at)
         rows, best = np.arange(len(query))[:, None], np.argsort(-scores, 1, kind="stable")[:, :fetch]
         return scores[rows, best], at[rows, best]
@@ -79,6 +79,12 @@ class QuantisedIndex(FaissIndex):
 
     def _revived(self, saved: base.Saved, structure: Bytes) -> Snapshot:
         return Snapshot(saved.ids, saved.vectors, faiss.deserialize_index(structure))
+
+
+@lru_cache
+def _probing(lists: int) -> Any:
+    """A search of so many lists."""
+    return faiss.SearchParametersIVF(nprobe=lists)  # pyright: ignore[reportCallIssue]
 
 
 def _quantised(structure: Any) -> bool:
