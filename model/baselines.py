@@ -17,6 +17,7 @@ from torch import Tensor
 from model.adapter import Adapter
 from model.catalog import Catalog
 from model.fusion import Fused
+from model.habits import Habits
 from model.history import WINDOW, Histories
 from model.leaning import Leanings
 from model.longterm import Encode, LongTerm, Pooled
@@ -56,6 +57,11 @@ class UserModel(Protocol):
     @property
     def adapter(self) -> Adapter | None:
         """What the encoder of its texts must be adapted by, where it reads adapted ones."""
+        ...
+
+    @property
+    def habits(self) -> Habits | None:
+        """What users come back to, where that was learned."""
         ...
 
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,6 +106,7 @@ class Fallback:
     name = "fallback"
     leanings: Leanings | None = None
     adapter: Adapter | None = None
+    habits: Habits | None = None
     recency = 0.9
 
     def __init__(self, dim: int, mix: Mix, window: int = WINDOW) -> None:
