@@ -137,7 +137,8 @@ def train(
     else:
         split = first + int((len(line) - first) * (1 - held_out))
     if valid is None:
-        valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen, c.baskets)
+        baskets = c.baskets or c.habits
+        valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen, baskets)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
     own = catalog.own.shape[1]
