@@ -10,9 +10,9 @@ counts alone, is the same when it is made again, and is meant for the next visit
     new to them    a s + v + b log p + c f
     met k of n     a s + v + b log p + d . (1, log k/n, log(1 + n), log(1 + days), days = 0, log p, r, r of its kind)
 
-where s is the score of `mix.py`, v more or less of what vectors say in it, p its popularity, f and r what `Returns` says
-of it, and `days` its age. Names: B users, N items of the catalogue, M candidates, F items that some user has met, 4 + 8
-weights (`NAMES`).
+where s is the score of `mix.py`, v more or less of what vectors say in it, p its popularity, f and r what `Returns`
+says of it, and `days` its age. Names: B users, N items of the catalogue, M candidates, F items that some user has met,
+4 + 8 weights (`NAMES`).
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class Habits:
 
     @staticmethod
     def learned(line: Timeline, end: int, catalog: Catalog, weights: NDArray[np.float32] = PRIOR) -> Habits:
-        """From the first `end` events: such of known items that are a sign of interest."""
-        at = np.flatnonzero((line.rows[:end] >= 0) & (line.weights[:end] > 0))
+        """From the first `end` events: such of known items that are a sign of interest; exact repeats count once."""
+        at = np.flatnonzero((line.rows[:end] >= 0) & (line.weights[:end] > 0) & line.fresh[:end])
         users, rows = line.users[at], line.rows[at].astype(np.int64)
         kinds, one, of = np.unique(kinds_of(catalog), return_index=True, return_inverse=True)
         said = Returns.of(users, rows, firsts(users, rows), of)

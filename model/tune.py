@@ -149,7 +149,9 @@ def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habit
     engine's own score, and what that reaches. habits: learned from what is before these events.
     """
     over = habits.over(engine.catalog)
-    features, chosen, passed = [np.zeros((0, 1, len(PRIOR)), np.float32)], [np.zeros(0, np.int64)], 0
+    features: list[NDArray[np.float32]] = []
+    chosen: list[NDArray[np.int64]] = []
+    passed = 0
     for h, online, said, vectors in _said(engine, valid):
         targets = valid.targets[passed : passed + len(h), None]
         passed += len(h)
@@ -162,9 +164,7 @@ def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habit
         scores, of_them = (np.take_along_axis(x, cols, 1) for x in (said, vectors))
         features.append(term.features(scores, of_them, cols)[there])
         chosen.append(hit[there].argmax(1))
-    some = [f for f in features if len(f)]
-    weights = fitted(np.concatenate(some), np.concatenate(chosen), PRIOR) if some else PRIOR
-    found = replace(habits, weights=weights)
+    found = replace(habits, weights=fitted(np.concatenate(features), np.concatenate(chosen), PRIOR))
     return found, _with_habits(engine, found, valid)
 
 
