@@ -318,7 +318,7 @@ class Engine:
         popularity = popular_to(lean, online)
         scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
         habits = self.habits and self.habits.of(h, self.catalog.index_of(h.items), online)
-        scores = habits.over(scores, self.mix.neural * neural, at) if habits else scores
+        scores = habits.over(scores, at) if habits else scores
         scores = np.where(there, scores if tired is None else scores - tired.at(at), -np.inf)
         arranged = None
         if terms is not None and new is not None:
@@ -385,7 +385,7 @@ class Engine:
                 windows,
                 encode_window,
                 online,
-                self.mix if habits is None else habits.weighed(self.mix),
+                self.mix,
                 popularity,
                 habits and habits.returned(np.maximum(lists, 0)),
             )

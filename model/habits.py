@@ -7,12 +7,11 @@ worker can know of `regulars` (`model/evaluation/methods/regulars.py`): what was
 and ages are counted from the user's newest interaction and not from now. So a list is made from its history and the
 counts alone, is the same when it is made again, and is meant for the next visit. The score in nats of an item
 
-    new to them    a s + v + b log p + c f
-    met k of n     a s + v + b log p + d . (1, log k/n, log(1 + n), log(1 + days), days = 0, log p, r, r of its kind)
+    new to them    a s + b log p + c f
+    met k of n     a s + b log p + d . (1, log k/n, log(1 + n), log(1 + days), days = 0, log p, r, r of its kind)
 
-where s is the score of `mix.py`, v more or less of what vectors say in it, p its popularity, f and r what `Returns`
-says of it, and `days` its age. Names: B users, N items of the catalogue, M candidates, F items that some user has met,
-4 + 8 weights (`NAMES`).
+where s is the score of `mix.py`, p its popularity, f and r what `Returns` says of it, and `days` its age. Names: B
+users, N items of the catalogue, M candidates, F items that some user has met, 3 + 8 weights (`NAMES`).
 """
 
 from __future__ import annotations
@@ -26,16 +25,14 @@ from numpy.typing import NDArray
 
 from model.catalog import Catalog
 from model.history import Histories, item_hashes
-from model.mix import Mix
 from model.online import DAY_MS, OnlineScores
 from model.peruser import PerUser
 from model.replay import Timeline
 
 NAMES = (
-    "score", "vectors", "popular", "first",
-    "met", "share", "size", "age", "newest", "met popular", "again", "again by kind",
+    "score", "popular", "first", "met", "share", "size", "age", "newest", "met popular", "again", "again by kind",
 )  # fmt: skip
-EVERY = 4
+EVERY = 3
 """Of these are of every item, the others of what the user has met."""
 PRIOR = np.eye(1, len(NAMES), dtype=np.float32)[0]
 """The weights that change nothing."""
@@ -99,7 +96,7 @@ def kinds_of(catalog: Catalog) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, eq=False)
 class Habits:
-    """What was learned: weights f32[12] by `NAMES`; of items u64[M] (hashes) again and first f32[M], and of kinds
+    """What was learned: weights f32[11] by `NAMES`; of items u64[M] (hashes) again and first f32[M], and of kinds
     u64[K], ascending, again_kind f32[K], as `Returns` has them.
     """
 
@@ -147,7 +144,7 @@ class Habits:
 
 @dataclass(frozen=True, eq=False)
 class Habitual:
-    """Over one catalogue: weights f32[12]; again, again_kind and first f32[N]."""
+    """Over one catalogue: weights f32[11]; again, again_kind and first f32[N]."""
 
     weights: NDArray[np.float32]
     again: NDArray[np.float32]
@@ -183,33 +180,22 @@ class Term:
     facts: NDArray[np.float32]
     popularity: NDArray[np.float32]
 
-    def over(
-        self, scores: NDArray[np.floating], vectors: NDArray[np.floating], at: NDArray[np.integer]
-    ) -> NDArray[np.float32]:
-        """The scores f[B,M] of catalogue rows i[B,M] with what is said here; vectors f[B,M]: what is theirs of each."""
-        score, more, popular, first = self.habits.weights[:EVERY]
-        every = score * scores + more * vectors + popular * np.log(self.popularity[at]) + first * self.habits.first[at]
-        return (every + self._own.at(at)).astype(np.float32)
+    def over(self, scores: NDArray[np.floating], at: NDArray[np.integer]) -> NDArray[np.float32]:
+        """The scores f[B,M] of catalogue rows i[B,M] with what is said here."""
+        score, popular, first = self.habits.weights[:EVERY]
+        all_of = score * scores + popular * np.log(self.popularity[at]) + first * self.habits.first[at]
+        return (all_of + self._own.at(at)).astype(np.float32)
 
     def returned(self, at: NDArray[np.integer]) -> NDArray[np.float32]:
-        """What items gain by having been met, in nats: f32[B,M], 0 for what was not."""
-        return self._own.at(at)
+        """What items gain by having been met, in nats of the score under the term: f32[B,M], 0 for what was not."""
+        return self._own.at(at) / max(float(self.habits.weights[0]), 1e-3)
 
-    def weighed(self, mix: Mix) -> Mix:
-        """The weights that vectors and counts are left with."""
-        score, more = self.habits.weights[:2].tolist()
-        return mix.model_copy(
-            update={"neural": mix.neural * max(score + more, 0.0), "online": mix.online * max(score, 0.0)}
-        )
-
-    def features(
-        self, scores: NDArray[np.floating], vectors: NDArray[np.floating], at: NDArray[np.integer]
-    ) -> NDArray[np.float32]:
-        """f32[B,M,12]: what the weights are of, by `NAMES`; summed with these they are `over`."""
+    def features(self, scores: NDArray[np.floating], at: NDArray[np.integer]) -> NDArray[np.float32]:
+        """f32[B,M,11]: what the weights are of, by `NAMES`; their sum with these is `over`."""
         place, there = self.met.find(np.arange(len(at))[:, None] * self.met.items + at)
         facts = np.where(there[..., None], self.facts.take(np.maximum(place, 0), 0) if len(self.facts) else 0, 0)
         first = np.where(there, 0, self.habits.first[at])
-        every = np.stack([scores, vectors, np.log(self.popularity[at]), first], 2)
+        every = np.stack([scores, np.log(self.popularity[at]), first], 2)
         return np.concatenate([every, facts], 2).astype(np.float32)
 
     @cached_property

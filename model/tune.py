@@ -152,7 +152,7 @@ def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habit
     features: list[NDArray[np.float32]] = []
     chosen: list[NDArray[np.int64]] = []
     passed = 0
-    for h, online, said, vectors in _said(engine, valid):
+    for h, online, said in _said(engine, valid):
         targets = valid.targets[passed : passed + len(h), None]
         passed += len(h)
         term = over.of(h, engine.catalog.index_of(h.items), online)
@@ -161,8 +161,7 @@ def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habit
         cols = np.argpartition(-rival, min(RIVALS, rival.shape[1]) - 1, axis=1)[:, :RIVALS]
         hit = cols == targets
         there = hit.any(1)
-        scores, of_them = (np.take_along_axis(x, cols, 1) for x in (said, vectors))
-        features.append(term.features(scores, of_them, cols)[there])
+        features.append(term.features(np.take_along_axis(said, cols, 1), cols)[there])
         chosen.append(hit[there].argmax(1))
     found = replace(habits, weights=fitted(np.concatenate(features), np.concatenate(chosen), PRIOR))
     return found, _with_habits(engine, found, valid)
@@ -170,27 +169,22 @@ def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habit
 
 def _with_habits(engine: Engine, habits: Habits, valid: Validation) -> dict[str, float]:
     over, ranks, passed = habits.over(engine.catalog), [np.zeros(0)], 0
-    for h, online, said, vectors in _said(engine, valid):
+    for h, online, said in _said(engine, valid):
         every = np.broadcast_to(np.arange(said.shape[1]), said.shape)
-        scores = over.of(h, engine.catalog.index_of(h.items), online).over(said, vectors, every)
+        scores = over.of(h, engine.catalog.index_of(h.items), online).over(said, every)
         ranks.append(middle_ranks(scores, valid.targets[passed : passed + len(h)], engine.allowed(h)))
         passed += len(h)
     found = np.concatenate(ranks)
     return {"hr@10": float(hits(found, K).mean()), "ndcg@10": float(gains(found, K).mean())}
 
 
-def _said(
-    engine: Engine, valid: Validation
-) -> Iterator[tuple[Histories, OnlineScores, NDArray[np.float32], NDArray[np.float32]]]:
-    """Each part with its histories' scores of every item by the engine's own mix, and the vectors' part of these:
-    f32[B,N] each.
-    """
+def _said(engine: Engine, valid: Validation) -> Iterator[tuple[Histories, OnlineScores, NDArray[np.float32]]]:
+    """Each part with its histories' scores of every item by the engine's own mix, f32[B,N]."""
     for h, online, profiles in zip(valid.histories, valid.online, valid.profiles(engine), strict=True):
         rows, mix = engine.window_rows(h)[1], engine.mix
         own = online.returned(engine.catalog.index_of(h.items), mix) if mix.repeat else None
-        neural = scored(engine, h, profiles)
-        said = combined(neural, online.related(rows), online.popularity, mix, own)
-        yield h, online, said.astype(np.float32), (mix.neural * neural).astype(np.float32)
+        said = combined(scored(engine, h, profiles), online.related(rows), online.popularity, mix, own)
+        yield h, online, said.astype(np.float32)
 
 
 def _grids(seen: Seen) -> list[Callable[[Mix], list[dict[str, Any]]]]:

@@ -222,8 +222,7 @@ def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: Online
     neural = vectors @ engine.item_vectors[chosen].T
     scores = combined(neural, related, online.popularity[at], engine.mix, own)
     if engine.habits is not None:
-        term = engine.habits.of(h, engine.catalog.index_of(h.items), online)
-        scores = term.over(scores, engine.mix.neural * neural, at)
+        scores = engine.habits.of(h, engine.catalog.index_of(h.items), online).over(scores, at)
     return scores.astype(np.float64)
 
 

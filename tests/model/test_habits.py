@@ -67,7 +67,7 @@ def test_an_item_that_is_new_comes_back_as_its_kind_does_and_a_new_kind_as_all_d
     assert row["odd"] == 0
 
 
-WEIGHTS = np.array([2.0, 0.3, 0.5, 3.0, 1.0, 0.7, 0.2, -0.4, -1.5, 0.1, 0.6, 0.9], np.float32)
+WEIGHTS = np.array([2.0, 0.5, 3.0, 1.0, 0.7, 0.2, -0.4, -1.5, 0.1, 0.6, 0.9], np.float32)
 
 
 def three_days() -> HistoryLog:
@@ -84,17 +84,16 @@ def test_the_term_of_two_users_by_hand():
     h, online = three_days().histories(["u", "v"]), OnlineScores.empty(catalog)
     scores = np.arange(10, dtype=np.float32).reshape(2, 5)
     every = np.tile(np.arange(5), (2, 1))
-    vectors = scores[::-1] + 1
-    found = over.of(h, catalog.index_of(h.items), online).over(scores, vectors, every)
+    found = over.of(h, catalog.index_of(h.items), online).over(scores, every)
 
     rare = np.log(1 / 5)
-    new = 2 * scores + 0.3 * vectors + 0.5 * rare + 3 * over.first
+    new = 2 * scores + 0.5 * rare + 3 * over.first
     np.testing.assert_allclose(found[1], new[1], rtol=1e-5)
     np.testing.assert_allclose(found[0, 3:], new[0, 3:], rtol=1e-5)  # what was returned is no habit
 
     def mine(row: int, share: float, days: float) -> float:
         facts = (1, np.log(share), np.log(5), np.log(1 + days), days == 0, rare, over.again[row], over.again_kind[row])
-        return 2 * scores[0, row] + 0.3 * vectors[0, row] + 0.5 * rare + float(np.dot(facts, WEIGHTS[EVERY:]))
+        return 2 * scores[0, row] + 0.5 * rare + float(np.dot(facts, WEIGHTS[EVERY:]))
 
     np.testing.assert_allclose(found[0, :3], [mine(0, 2 / 4, 0), mine(1, 1 / 4, 0), mine(2, 1 / 4, 1)], rtol=1e-5)
 
@@ -102,13 +101,13 @@ def test_the_term_of_two_users_by_hand():
 def test_weights_times_features_are_the_term_and_without_weights_nothing_changes():
     catalog, random = shelf(40), np.random.default_rng(0)
     h = met(*[random.integers(0, 40, 9).tolist() for _ in range(50)])
-    scores, part = random.normal(size=(2, 50, 7)).astype(np.float32)
+    scores = random.normal(size=(50, 7)).astype(np.float32)
     at = np.stack([random.permutation(40)[:7] for _ in range(50)])
     for weights in (random.normal(size=len(NAMES)).astype(np.float32), PRIOR):
         over = replace(learned(catalog), weights=weights).over(catalog)
         term = over.of(h, catalog.index_of(h.items), OnlineScores.empty(catalog))
-        np.testing.assert_allclose(term.features(scores, part, at) @ weights, term.over(scores, part, at), atol=1e-4)
-    np.testing.assert_array_equal(term.over(scores, part, at), scores)
+        np.testing.assert_allclose(term.features(scores, at) @ weights, term.over(scores, at), atol=1e-4)
+    np.testing.assert_array_equal(term.over(scores, at), scores)
 
 
 def milk(days: int = 40) -> Events:
@@ -197,7 +196,7 @@ def test_the_fit_finds_who_comes_back():
     h = met(*[random.integers(0, 12, 6).tolist() for _ in range(3000)])
     term = over.of(h, catalog.index_of(h.items), OnlineScores.empty(catalog))
     scores = random.normal(size=(3000, 12)).astype(np.float32)
-    features = term.features(scores, np.zeros_like(scores), np.tile(np.arange(12), (3000, 1)))
+    features = term.features(scores, np.tile(np.arange(12), (3000, 1)))
     true = np.zeros(len(NAMES), np.float32)
     true[[0, NAMES.index("met"), NAMES.index("share")]] = 1.5, 2.0, 1.0
     noise = random.gumbel(size=(3000, 12))

@@ -133,7 +133,7 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     model.leanings = leanings_of(sent, People.of(people), catalog)
     assert model.leanings is not None
     if special:
-        weights = np.array([1.1, 0.4, 0.2, 0.3, 0.5, 0.6, -0.2, -0.3, 0.4, 0.1, 0.7, 0.8], np.float32)
+        weights = np.array([1.1, 0.2, 0.3, 0.5, 0.6, -0.2, -0.3, 0.4, 0.1, 0.7, 0.8], np.float32)
         line = timeline(sent, catalog)
         model.habits = Habits.learned(line, len(line), catalog, weights)
     checkpoint.save(deployment.folder / "model", model, datetime(2026, 11, 25, tzinfo=UTC))
