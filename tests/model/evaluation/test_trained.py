@@ -114,7 +114,7 @@ def test_a_model_learns_what_is_in_the_next_basket():
 
 
 def test_habits_are_learned_for_baskets_and_are_a_part_of_the_model():
-    """Everybody buys one of six things every day, always the same, and one of six others, any: the first comes again."""
+    """Everybody buys one of six things every day, always the same, and one of six others, any."""
     random = np.random.default_rng(0)
     rows = [
         (f"u{u:02}", item, day * 86_400_000 + u)
