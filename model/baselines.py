@@ -19,6 +19,7 @@ from model import fusion
 from model.adapter import Adapter
 from model.catalog import Catalog
 from model.fusion import Fused
+from model.habits import Habits
 from model.history import WINDOW, Histories
 from model.leaning import Leanings
 from model.longterm import Encode, LongTerm, Pooled
@@ -75,6 +76,11 @@ class UserModel(Protocol):
         """What the encoder of its texts must be adapted by, where it reads adapted ones."""
         ...
 
+    @property
+    def habits(self) -> Habits | None:
+        """What users come back to, where that was learned."""
+        ...
+
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         """What it reads of the catalogue's items, f32[N,P']: of their text vectors f32[N,P], or whatever else."""
         ...
@@ -121,6 +127,7 @@ class Fallback:
     name = "fallback"
     leanings: Leanings | None = None
     adapter: Adapter | None = None
+    habits: Habits | None = None
     recency = 0.9
 
     def __init__(self, dim: int, mix: Mix, window: int = WINDOW) -> None:

@@ -19,6 +19,7 @@ from model.adapter import Adapter
 from model.baselines import Fallback, Reading, UserModel
 from model.catalog import Catalog
 from model.fusion import Fused
+from model.habits import Habits
 from model.history import Histories
 from model.leaning import Leanings
 from model.longterm import Encode, LongTerm
@@ -50,6 +51,10 @@ class Blended:
     @property
     def adapter(self) -> Adapter | None:
         return self.model.adapter
+
+    @property
+    def habits(self) -> Habits | None:
+        return self.model.habits
 
     def contents(self, catalog: Catalog, text: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.model.contents(catalog, text)

@@ -6,6 +6,7 @@ Not a registry of models and not a release: one folder, one model.
     config.json         what the model is made of (`ModelConfig`, unknown keys refused)
     metrics.json        what it reached when it was trained
     groups.safetensors  what groups of users lean to; where users have attributes
+    habits.safetensors  what users come back to; where that was learned
     adapter.safetensors what was learned to change in the text encoder; where texts were adapted
     experiment.json     how it was trained: config, data hash, metrics, curve, versions; where `train` made it
     manifest.json       format, time, data hash, and the sha256 of the others
@@ -32,12 +33,14 @@ from safetensors.torch import load_file, save_file
 from model.adapter import Adapter
 from model.config import ModelConfig
 from model.dataset import Events
+from model.habits import Habits
 from model.leaning import Leanings
 from model.recommender import Recommender
 
 FORMAT = 1
 WEIGHTS, CONFIG, METRICS, MANIFEST = "model.safetensors", "config.json", "metrics.json", "manifest.json"
 EXPERIMENT, GROUPS, ADAPTER = "experiment.json", "groups.safetensors", "adapter.safetensors"
+HABITS = "habits.safetensors"
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -95,6 +98,9 @@ def save(folder: Path, model: Recommender, created: datetime, data: str = "") ->
     if model.leanings is not None:
         arrays.save_file(model.leanings.arrays(), partial / GROUPS)
         written.append(GROUPS)
+    if model.habits is not None:
+        arrays.save_file(model.habits.arrays(), partial / HABITS)
+        written.append(HABITS)
     if model.adapter is not None:
         model.adapter.save(partial / ADAPTER)
         written.append(ADAPTER)
@@ -129,6 +135,11 @@ def load(folder: Path) -> Recommender:
     model.metrics = json.loads((folder / METRICS).read_text())
     if GROUPS in named:
         model.leanings = Leanings.of(arrays.load_file(folder / GROUPS))
+    if HABITS in named:
+        try:
+            model.habits = Habits.of(arrays.load_file(folder / HABITS))
+        except (KeyError, ValueError) as e:
+            raise ModelFolderError(f"{folder / HABITS}: {e}; train the model again") from e
     if ADAPTER in named:
         model.adapter = Adapter.load(folder / ADAPTER)
     if (folder / EXPERIMENT).is_file():

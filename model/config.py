@@ -107,6 +107,10 @@ class TrainConfig(BaseModel):
     baskets: bool = Field(
         default=False, description="what a user does at one time is one basket, learned from what came before it"
     )
+    habits: bool = Field(
+        default=False,
+        description="also learn what users come back to, and when, where what was met may be shown again",
+    )
     hide: float = Field(default=0.0, ge=0, lt=1, description="chance that an input keeps its action and loses its item")
     ema: float = Field(default=0.0, ge=0, lt=1, description="average the weights over about 1 / (1 - ema) steps")
     full_softmax: int = Field(default=20_000, ge=0, description="items up to which the loss is over all of them")

@@ -28,6 +28,7 @@ from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
 from model.exposure import Bounds, ExposureConfig
 from model.fusion import Fused
+from model.habits import Term
 from model.history import ACTION_CODE, Histories, weight_table
 from model.leaning import Lean, Leaner
 from model.longterm import Encode
@@ -110,6 +111,7 @@ class Engine:
         # one row at least: where there is no item, row 0 is read and masked
         self._items = items if len(items) else torch.zeros(1, self.model.dim, device=device)
         self._reasoner = Reasoner(catalog)
+        self.habits = None if self.model.habits is None else self.model.habits.over(catalog)
         self._alike: Engine | None = None
 
     def _share(self, like: Engine, mix: Mix | None) -> None:
@@ -117,6 +119,7 @@ class Engine:
         self.mix = mix or like.mix
         self.model = sharing(like.model, self.given, self.mix)
         self._long_term, self._profile_dim, self._reasoner = like._long_term, like._profile_dim, like._reasoner
+        self.habits = like.habits
         self.item_vectors, self._items = like.item_vectors, like._items
         self._alike = like if self.given is like.given and self.mix == like.mix else None
 
@@ -224,9 +227,9 @@ class Engine:
     ) -> RankedLists:
         """Lists of n items, or of as many as were asked for: `candidates`, so many by vector and by counts, `rank`ed
         within the rules. Made by tensors all items are compared, `search` is not asked, and candidates are the best of
-        all by the score itself; lists that are drawn are made by numpy.
+        all by the score itself; lists that are drawn, or have habits in them, are made by numpy.
         """
-        if self._shelf is not None and len(h) and not self.arranger.explore.on:
+        if self._shelf is not None and len(h) and self.habits is None and not self.arranger.explore.on:
             followers = self.followers(h, online) if online.kin is not None else None
             popularity = lean.popularity if lean is not None else None
             return self._tensors(
@@ -286,7 +289,7 @@ class Engine:
         followers = self.followers(h, online) if followers is None else followers
         popularity = lean.popularity if lean is not None else None
         found = [near, online.strongest(followers, self.mix, shown, min(m, n), popularity)]
-        if self.mix.repeat and self.rules.returns:
+        if (self.mix.repeat or self.habits is not None) and self.rules.returns:
             met = self.catalog.index_of(h.items)
             found.append(np.where(shown.at(met), met, -1))
         if terms is not None:
@@ -333,6 +336,8 @@ class Engine:
         own = online.returning(self.catalog.index_of(h.items), self.mix).at(at) if self.mix.repeat else None
         popularity = popular_to(lean, online)
         scores = combined(neural, related, looked_up(popularity, at), self.mix, own)
+        habits = self.habits and self.habits.of(h, self.catalog.index_of(h.items), online)
+        scores = habits.over(scores, at) if habits else scores
         scores = np.where(there, scores if tired is None else scores - tired.at(at), -np.inf)
         arranged = None
         if terms is not None and new is not None:
@@ -353,7 +358,7 @@ class Engine:
         if not reasons or not len(h):
             return ranked
         taste, window = (np.take_along_axis(_centred(x, there), best, 1) for x in (tastes, neural - tastes))
-        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity))
+        return replace(ranked, reasons=self._explained(h, fused, items, taste, window, online, popularity, habits))
 
     def _compared(self, fused: Fused, at: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Inner products of items, catalogue rows i32[B,M], with their user's vector and with the profile's part of it:
@@ -376,6 +381,7 @@ class Engine:
         windows: NDArray[np.float32],
         online: OnlineScores,
         popularity: NDArray[np.float32],
+        habits: Term | None = None,
     ) -> Reasons:
         """Reasons of lists i32[B,n]. `tastes`, `windows`, `popularity`: see `Reasoner.explain`."""
         window, rows = self.window_rows(h)
@@ -400,6 +406,7 @@ class Engine:
                 online,
                 self.mix,
                 popularity,
+                habits and habits.returned(np.maximum(lists, 0)),
             )
 
 

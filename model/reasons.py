@@ -6,7 +6,7 @@ number over the sum of all positive ones of this item:
 - interaction: what the score loses without one interaction of the window: exactly for the counts, log(p / (p
 - its part of p)); for the neural part, over the newest five, by encoding the window without it
 (leave-one-out), the weight of the fusion held fixed. Where what was met may be shown again, the item's own interactions
-are reasons too. - taste: how much more the profile's part of the user
+are reasons too, with what habits say of having met it. - taste: how much more the profile's part of the user
 vector says for this item than for the user's average candidate. It is named by the item's category that is
 strongest in the history. - popular: what the score loses without popularity: all there is to say to a user
 without history.
@@ -182,12 +182,14 @@ class Reasoner:
         online: OnlineScores,
         mix: Mix,
         popularity: NDArray[np.float32],
+        habit: NDArray[np.float32] | None = None,
     ) -> Reasons:
         """Reasons for every item of B users' lists i32[B,n] (catalogue rows, -1 = none).
 
         rows i32[B,K]: the windows' catalogue rows; items f32[N,D]: item vectors; tastes, windows f32[B,n]: how much
         more the profile's part of the user vector, and the window's, say for an item than for the average candidate;
-        popularity: of items with all f32[N], or to each user f32[B,N].
+        popularity: of items with all f32[N], or to each user f32[B,N]; habit f32[B,n]: nats that they gain by having
+        been met, beside what `mix.repeat` says.
         """
         chosen = np.maximum(lists, 0)
         lost = left_out(window, rows, fused, items, chosen, encode_window)
@@ -198,7 +200,9 @@ class Reasoner:
             own = mix.repeat * online.returning(self._catalog.index_of(h.items), mix).at(chosen)
         p = np.maximum(parts.sum(1) + popular + own, 1e-30)
         evidence = mix.online * _drop(parts, p[:, None]) + mix.neural * lost
-        again = _placed(rows, chosen, mix.online * _drop(own, p), evidence) if mix.repeat else own
+        again = mix.online * _drop(own, p) if mix.repeat else own
+        again = again if habit is None else np.maximum(again + habit, 0)
+        again = _placed(rows, chosen, again, evidence) if mix.repeat or habit is not None else again
         taste, lack = mix.neural * np.maximum(tastes, 0), np.maximum(mix.online * _drop(popular, p), 0)
         together = mix.neural * np.maximum(windows - np.maximum(lost, 0).sum(1), 0)
         others = np.stack([taste, lack, again], axis=1)

@@ -23,6 +23,7 @@ from model.baselines import Reading, joined
 from model.catalog import Catalog
 from model.config import ModelConfig
 from model.fusion import Fused
+from model.habits import Habits
 from model.history import Histories
 from model.leaning import Leanings
 from model.longterm import SEGMENTS, Encode, LongTerm
@@ -44,6 +45,7 @@ class Recommender(nn.Module):
         self.record: dict[str, object] = {}
         self.leanings: Leanings | None = None
         self.adapter: Adapter | None = None
+        self.habits: Habits | None = None
         # torch has no complete u64: the hashes are kept as the i64 of the same bits
         self.register_buffer("hashes", torch.zeros(config.items, dtype=torch.int64))
         self.register_buffer("text_mean", torch.zeros(config.text_dim))

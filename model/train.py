@@ -32,6 +32,7 @@ from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
+from model.habits import Habits
 from model.heads import accuracy_f1
 from model.longterm import Encode, Pooled
 from model.loss import Beside, batch_loss, head_outcomes
@@ -41,7 +42,7 @@ from model.parallel import Group
 from model.recommender import Recommender
 from model.replay import Timeline, timeline
 from model.sequences import Batch, Cut, Sampler, Sequences, batch, sequences, shuffled, windows
-from model.tune import Validation, fit_mix, validation_set
+from model.tune import Validation, fit_habits, fit_mix, validation_set
 
 Progress = Callable[[dict], None]
 WARM_UP = 100
@@ -124,6 +125,8 @@ def train(
     """
     c, began = config or TrainConfig(), time.monotonic()
     line = timeline(events, catalog, c.action_weights)
+    if c.habits and c.seen != "allow":
+        raise TrainError('habits are what is met again, which is never shown: set [rank] seen = "allow"')
     if (line.times[1:] < line.times[:-1]).any():
         raise TrainError("events are not in time order: sort them by ts first")
     first, held_out = 0, c.held_out
@@ -134,7 +137,8 @@ def train(
     else:
         split = first + int((len(line) - first) * (1 - held_out))
     if valid is None:
-        valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen)
+        baskets = c.baskets or c.habits
+        valid = validation_set(line, split, catalog, OnlineParams(), c.validation_events, c.seen, baskets)
     if not len(valid.targets):
         raise TrainError(f"no held-out event, of the last {len(line) - split}, can be ranked: bring more events")
     own = catalog.own.shape[1]
@@ -153,6 +157,8 @@ def train(
         model, _ = _fit(job, len(line), None, found)
     final = Recommender(architecture.model_copy(update={"mix": Mix.model_validate(found["mix"])}))
     final.load_state_dict(model.state_dict())
+    if "habits" in found:
+        final.habits = Habits.learned(line, len(line), catalog, np.array(found["habits"], np.float32))
     final.metrics = {
         "validation": found["fitted"],
         "epochs": found["epochs"],
@@ -182,6 +188,10 @@ def _chosen(job: _Job, split: int, valid: Validation) -> tuple[Recommender, dict
     if job.group.first:
         mix, fitted = fit_mix(job.engine(model), job.engine(model, model.mix.model_copy(update={"text": 1.0})), valid)
         found = {"epochs": best, "mix": mix.model_dump(), "fitted": fitted | _head_figures(job, model, split)}
+        if job.config.habits:
+            habits, reached = fit_habits(job.engine(model, mix), Habits.learned(job.line, split, job.catalog), valid)
+            found["habits"] = habits.weights.tolist()
+            found["fitted"] |= {f"habits_{name}": value for name, value in reached.items()}
     return model, job.group.agreed(found)
 
 

@@ -1,21 +1,23 @@
-"""Choosing on held-out events: how good a model is on its own, and how much the counts should weigh beside
-it.
+"""Choosing on held-out events: how good a model is on its own, how much the counts should weigh beside it, and what
+users' habits say over both.
 
 Not the test of a model: whatever is chosen here is measured on later events by `evaluate.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
+from model.choice import fitted
 from model.config import Seen
 from model.engine import Engine
+from model.habits import PRIOR, Habits
 from model.history import Histories
 from model.metrics import gains, hits, middle_ranks
 from model.mix import Mix, combined
@@ -34,6 +36,8 @@ BY_WINDOW = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Weights of the vectors to users with few, some or many interactions in their window; tried one after the other."""
 REFRESH = 1000
 K = 10
+RIVALS = 300
+"""Items among which a held-out one was chosen, where habits are fitted: what its user has met, and the best others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +68,18 @@ class Validation:
 
 
 def validation_set(
-    line: Timeline, first: int, catalog: Catalog, params: OnlineParams, most: int, seen: Seen = "exclude"
+    line: Timeline,
+    first: int,
+    catalog: Catalog,
+    params: OnlineParams,
+    most: int,
+    seen: Seen = "exclude",
+    baskets: bool = False,
 ) -> Validation:
     """At most `most` of the events from `first` on, evenly spread: those that a ranker could get right.
 
     Left out are items outside the catalogue, signs of no interest, and items that their user had met, unless these
-    may be shown again.
+    may be shown again. baskets: what a user does at one time is asked from what was before that time only.
     """
     made = list(steps(line, first, len(line), catalog, params, REFRESH))
     able = [rankable(line, step, catalog, seen) for step in made]
@@ -81,8 +91,12 @@ def validation_set(
         passed += len(events)
     parts = [(s, p) for s, p in zip(made, picked, strict=True) if len(p)]
     targets = [line.rows[s.first : s.last][p].astype(np.int64) for s, p in parts]
+    histories = [s.histories.take(p) for s, p in parts]
+    if baskets:
+        now = [line.times[s.first : s.last][p][:, None] for s, p in parts]
+        histories = [h.only((h.items != 0) & (h.times < at)) for h, at in zip(histories, now, strict=True)]
     return Validation(
-        [s.histories.take(p) for s, p in parts],
+        histories,
         [s.online for s, _ in parts],
         np.concatenate([np.zeros(0, np.int64), *targets]),
     )
@@ -128,6 +142,49 @@ def fit_mix(engine: Engine, blended: Engine, valid: Validation) -> tuple[Mix, di
         "events": len(alone),
     }
     return best, figures
+
+
+def fit_habits(engine: Engine, habits: Habits, valid: Validation) -> tuple[Habits, dict[str, float]]:
+    """The weights under which what was met on the held-out events is the likeliest choice (conditional logit), over the
+    engine's own score, and what that reaches. habits: learned from what is before these events.
+    """
+    over = habits.over(engine.catalog)
+    features: list[NDArray[np.float32]] = []
+    chosen: list[NDArray[np.int64]] = []
+    passed = 0
+    for h, online, said in _said(engine, valid):
+        targets = valid.targets[passed : passed + len(h), None]
+        passed += len(h)
+        term = over.of(h, engine.catalog.index_of(h.items), online)
+        rival = np.where(engine.allowed(h), said, -np.inf)
+        rival[term.met.user, term.met.row] += said.max() - said.min()
+        cols = np.argpartition(-rival, min(RIVALS, rival.shape[1]) - 1, axis=1)[:, :RIVALS]
+        hit = cols == targets
+        there = hit.any(1)
+        features.append(term.features(np.take_along_axis(said, cols, 1), cols)[there])
+        chosen.append(hit[there].argmax(1))
+    found = replace(habits, weights=fitted(np.concatenate(features), np.concatenate(chosen), PRIOR))
+    return found, _with_habits(engine, found, valid)
+
+
+def _with_habits(engine: Engine, habits: Habits, valid: Validation) -> dict[str, float]:
+    over, ranks, passed = habits.over(engine.catalog), [np.zeros(0)], 0
+    for h, online, said in _said(engine, valid):
+        every = np.broadcast_to(np.arange(said.shape[1]), said.shape)
+        scores = over.of(h, engine.catalog.index_of(h.items), online).over(said, every)
+        ranks.append(middle_ranks(scores, valid.targets[passed : passed + len(h)], engine.allowed(h)))
+        passed += len(h)
+    found = np.concatenate(ranks)
+    return {"hr@10": float(hits(found, K).mean()), "ndcg@10": float(gains(found, K).mean())}
+
+
+def _said(engine: Engine, valid: Validation) -> Iterator[tuple[Histories, OnlineScores, NDArray[np.float32]]]:
+    """Each part with its histories' scores of every item by the engine's own mix, f32[B,N]."""
+    for h, online, profiles in zip(valid.histories, valid.online, valid.profiles(engine), strict=True):
+        rows, mix = engine.window_rows(h)[1], engine.mix
+        own = online.returned(engine.catalog.index_of(h.items), mix) if mix.repeat else None
+        said = combined(scored(engine, h, profiles), online.related(rows), online.popularity, mix, own)
+        yield h, online, said.astype(np.float32)
 
 
 def _grids(seen: Seen) -> list[Callable[[Mix], list[dict[str, Any]]]]:

@@ -220,7 +220,10 @@ def nats(engine: Engine, h: Histories, chosen: NDArray[np.int32], online: Online
     related = engine.followers(h, online).at(at)
     own = online.returning(engine.catalog.index_of(h.items), engine.mix).at(at) if engine.mix.repeat else None
     neural = vectors @ engine.item_vectors[chosen].T
-    return combined(neural, related, online.popularity[at], engine.mix, own).astype(np.float64)
+    scores = combined(neural, related, online.popularity[at], engine.mix, own)
+    if engine.habits is not None:
+        scores = engine.habits.of(h, engine.catalog.index_of(h.items), online).over(scores, at)
+    return scores.astype(np.float64)
 
 
 def without(h: Histories, gone: NDArray[np.bool_]) -> Histories:

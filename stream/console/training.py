@@ -55,6 +55,10 @@ def train(
     both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
     action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
     rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
+    habits: Annotated[
+        bool | None,
+        typer.Option("--habits", help="Also learn what users come back to, and when; wants [rank] seen = allow."),
+    ] = None,
     adapt_texts: Annotated[
         bool, typer.Option("--adapt-texts", help="First adapt the text encoder to what follows what (LoRA).")
     ] = False,
@@ -95,7 +99,14 @@ def train(
         err.quiet = not group.first  # one speaks for all
         parent = _parent(Path(start)) if start else None
         config = _train_config(
-            {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, "device": on},
+            {
+                "epochs": epochs,
+                "batch": batch,
+                "learning_rate": learning_rate,
+                "habits": habits or (parent is not None and parent.model.habits is not None) or None,
+                "seed": seed,
+                "device": on,
+            },
             {
                 "short_term": short_term,
                 "long_term": long_term,

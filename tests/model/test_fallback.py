@@ -45,7 +45,7 @@ def test_reading_without_torch_is_fusing_by_alpha(alpha, profiled):
     profiles = fallback.long_term(TEXT, CATALOG.titles, None).profiles(h, CATALOG.index_of(h.items))
     if not profiled:
         profiles = [np.zeros((0, DIM), np.float32)] * len(h)
-    found = fallback.read(windows, rows, profiles, alpha, torch.device("cpu"))
+    found = fallback.mixed(windows, rows, profiles, alpha, torch.device("cpu"))
     expected = by_torch(windows, rows, profiles, alpha)
     for part in ("vectors", "short", "long"):
         np.testing.assert_allclose(getattr(found, part), getattr(expected, part), atol=1e-6, err_msg=part)
@@ -58,7 +58,7 @@ def test_a_weight_for_each_user_is_that_weight_for_each():
     rows = CATALOG.index_of(windows.items)
     profiles = fallback.long_term(TEXT, CATALOG.titles, None).profiles(h, CATALOG.index_of(h.items))
     alpha = np.linspace(0, 1, len(h), dtype=np.float32)[:, None]
-    found = fallback.read(windows, rows, profiles, alpha, torch.device("cpu"))
+    found = fallback.mixed(windows, rows, profiles, alpha, torch.device("cpu"))
     expected = by_torch(windows, rows, profiles, torch.from_numpy(alpha))
     for part in ("vectors", "short", "long"):
         np.testing.assert_allclose(getattr(found, part), getattr(expected, part), atol=1e-6, err_msg=part)

@@ -24,6 +24,7 @@ from model.evaluation.exams import Asked, World
 from model.evaluation.methods.served import Served
 from model.evaluation.past import unseen
 from model.exposure import ExposureConfig
+from model.habits import Habits
 from model.history import ACTION_CODE, ACTION_NAME, HistoryLog
 from model.leaning import leanings_of
 from model.mix import Mix
@@ -104,7 +105,8 @@ def described() -> list[Person]:
 @pytest.mark.parametrize(("seen", "most"), [("exclude", EVENTS), ("allow", EVENTS // 4)])
 def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     """A worker makes the lists that an evaluation ranks: of a model that is released, and on the shadow topic of the
-    fallback. Where what was met is shown again, exposure is bound as well, and a bot counts nothing.
+    fallback. Where what was met is shown again, the model knows of habits, exposure is bound as well, and a bot counts
+    nothing.
     """
     special = seen == "allow"
     exposure = ExposureConfig(popular=0.2, categories={"river": 0.1}) if special else ExposureConfig()
@@ -130,6 +132,10 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     model = small_model(sent, catalog, texts, seen)
     model.leanings = leanings_of(sent, People.of(people), catalog)
     assert model.leanings is not None
+    if special:
+        weights = np.array([1.1, 0.2, 0.3, 0.5, 0.6, -0.2, -0.3, 0.4, 0.1, 0.7, 0.8], np.float32)
+        line = timeline(sent, catalog)
+        model.habits = Habits.learned(line, len(line), catalog, weights)
     checkpoint.save(deployment.folder / "model", model, datetime(2026, 11, 25, tzinfo=UTC))
     assert deployment.cli("release", "announce", str(deployment.folder / "model"), "--name", "ours").code == 0
     until(lambda: worker.ready().status()["model"] == "ours@1", 60, "the release is served")

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.choice import fitted
 from model.evaluation.exams import Asked, Method, Paper
-from model.evaluation.methods.choice import fitted
 from model.replay import Timeline
 
 Papers = Callable[[Timeline, int, int], Iterator[Paper]]

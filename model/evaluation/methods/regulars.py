@@ -2,7 +2,7 @@
 
 Whether a thing is bought again depends on the thing: milk is, a corkscrew is not. So beside personal frequency and
 recency (as in UP-CF and TIFU-kNN) stands how often those who have an item come back to it, shrunk to the rate of its
-kind, and beside popularity, among those who did not have it yet.
+kind, and beside popularity, among those who did not have it yet. What a worker can know of it is `model/habits.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from model.catalog import Catalog
 from model.evaluation.exams import Asked, liked
 from model.evaluation.methods.matrix import decayed, history_matrix
 from model.evaluation.methods.ranked import Features, Papers, Ranked
+from model.habits import Returns, firsts, kinds_of
 from model.online import DAY_MS
 from model.replay import Timeline
 
@@ -23,8 +24,6 @@ NAMES = (
     "log rough", "share", "met", "of many", "age", "just now", "popular", "popular and met", "popular 28d",
     "popular 2d", "again", "again by kind", "first", "first 28d",
 )  # fmt: skip
-ITEM_PRIOR, KIND_PRIOR = 150.0, 200.0
-"""Lines of a user who has an item, after which its own rate counts as much as its kind's; its kind's as everybody's."""
 NEVER = 400.0
 JUST_NOW = 4.0
 """Days: for how long a user has just bought something."""
@@ -51,45 +50,16 @@ class Tally:
         at = liked(line, 0, end)
         items, now = len(kinds), line.times[max(end - 1, 0)] if len(line) else 0
         users, rows, times = line.users[at], line.rows[at].astype(np.int64), line.times[at]
-        order = np.lexsort((np.arange(len(at)), rows, users))
-        new = np.ones(len(at), bool)
-        new[order[1:]] = (users[order[1:]] != users[order[:-1]]) | (rows[order[1:]] != rows[order[:-1]])
-        since = {days: times >= now - days * DAY_MS for days in (2, 28)}
+        new, month, days = firsts(users, rows), times >= now - 28 * DAY_MS, times >= now - 2 * DAY_MS
+        said = Returns.of(users, rows, new, kinds)
 
-        def count(keep: NDArray[np.bool_], weights: NDArray | None = None) -> NDArray[np.float64]:
-            w = None if weights is None else weights[keep]
-            return np.bincount(rows[keep], weights=w, minlength=items).astype(np.float64)
+        def count(keep: NDArray[np.bool_] | slice) -> NDArray[np.float64]:
+            return np.bincount(rows[keep], minlength=items).astype(np.float64)
 
-        again = count(~new)
-        chances = count(new, _after(users))
-        mean = (again.sum() + 1) / (chances.sum() + 1)
-        kind_again, kind_chances = (np.bincount(kinds, weights=v) for v in (again, chances))
-        by_kind = ((kind_again + KIND_PRIOR * mean) / (kind_chances + KIND_PRIOR))[kinds]
-        own = (again + ITEM_PRIOR * by_kind) / (chances + ITEM_PRIOR)
-        everything = np.ones(len(at), bool)
+        every = slice(None)
         return Tally(
-            count(everything),
-            count(since[28]),
-            count(since[2]),
-            count(new),
-            count(new & since[28]),
-            np.log(own / mean),
-            np.log(by_kind / mean),
+            count(every), count(month), count(days), count(new), count(new & month), said.again, said.again_kind
         )
-
-
-def _after(users: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many events of its user come after each event, i64[n]."""
-    order = np.argsort(users, kind="stable")
-    left = np.empty(len(users), np.int64)
-    left[order] = np.searchsorted(users[order], users[order], side="right") - np.arange(len(users)) - 1
-    return left
-
-
-def kinds_of(catalog: Catalog) -> NDArray[np.int64]:
-    """i64[N]: items with the same categories are of one kind."""
-    known: dict[tuple[str, ...], int] = {}
-    return np.array([known.setdefault(tuple(c), len(known)) for c in catalog.categories], np.int64)
 
 
 class Regulars(Ranked):
@@ -100,7 +70,7 @@ class Regulars(Ranked):
 
     def __init__(self, catalog: Catalog, papers: Papers) -> None:
         super().__init__(papers, online=True)
-        self._kinds = kinds_of(catalog)
+        self._kinds = np.unique(kinds_of(catalog), return_inverse=True)[1]
 
     def names(self) -> tuple[str, ...]:
         return NAMES

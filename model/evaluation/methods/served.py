@@ -172,6 +172,9 @@ class Served(Method):
         own = online.returned(asked.rows, self._mix) if self._mix.repeat else None
         popular = np.atleast_2d(popular_to(lean, online))
         scores = combined(neural, online.related(rows), popular, self._mix, own)
+        if engine.habits is not None:
+            every = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+            scores = engine.habits.of(h, asked.rows, online).over(scores, every)
         arranged = engine.bounds.any or engine.arranger.diversity.method != "none"
         return self._arranged(scores, asked, online) if arranged else scores
 

@@ -51,6 +51,7 @@ class ProfileOnly(Recommender):
 
 
 NO_USERS = "no users.csv"
+NO_HABITS = "no habits"
 PARTS: Mapping[str, tuple[type[Recommender], bool, bool, bool]] = MappingProxyType(
     {
         "window only": (WindowOnly, True, False, True),
@@ -59,6 +60,7 @@ PARTS: Mapping[str, tuple[type[Recommender], bool, bool, bool]] = MappingProxyTy
         "no window": (ProfileOnly, True, True, True),
         "no profile": (WindowOnly, True, True, True),
         "no counts": (Recommender, True, False, True),
+        NO_HABITS: (Recommender, True, True, True),
         NO_USERS: (Recommender, True, True, False),
     }
 )
@@ -198,8 +200,9 @@ class Trained(Method):
 
     def parts(self) -> list[Method]:
         """Each part of it alone, and the whole without each: of the one training."""
-        described = len(self.world.people) > 0
-        return [Part(self, self.world, part) for part in PARTS if described or part != NO_USERS]
+        left_out = set() if len(self.world.people) else {NO_USERS}
+        left_out |= set() if self.config.habits else {NO_HABITS}
+        return [Part(self, self.world, part) for part in PARTS if part not in left_out]
 
 
 class Part(Method):
@@ -210,12 +213,14 @@ class Part(Method):
     def __init__(self, whole: Trained, world: World, part: str) -> None:
         self.name, self._whole, self._world = f"{whole.name}, {part}", whole, world
         self._kind, self._vectors, self._counts, self._people = PARTS[part]
+        self._habits = part.startswith("no ") and part != NO_HABITS
 
     def learn(self, line: Timeline, end: int) -> None:
         whole = self._whole.model(line, end)
         left = self._kind(whole.config)
         left.load_state_dict(whole.state_dict())
         left.leanings = whole.leanings
+        left.habits = whole.habits if self._habits else None
         texts, read = self._world.read_by(whole.adapter)
         mix = left.mix if self._vectors else left.mix.model_copy(update={"neural": 0.0, "text": 0.0})
         engine = Engine(self._world.catalog, texts, left.eval(), mix, encode=read)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from model.choice import fitted
 from model.evaluation import basket
 from model.evaluation.exams import Asked, Shelf, World
-from model.evaluation.methods.choice import fitted
 from model.evaluation.methods.registry import make
-from model.evaluation.methods.regulars import NAMES, Regulars, Tally, kinds_of
+from model.evaluation.methods.regulars import NAMES, Regulars, Tally
 from model.evaluation.methods.walks import Walks
+from model.habits import kinds_of
 from model.replay import Timeline, timeline
 from tests.model.evaluation.worlds import happened, ring_world, world_of
 

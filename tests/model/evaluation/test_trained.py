@@ -8,10 +8,10 @@ import pytest
 
 from model import checkpoint
 from model.config import ModelConfig, TrainConfig
-from model.evaluation import temporal
+from model.evaluation import basket, temporal
 from model.evaluation.exams import World
 from model.evaluation.methods import trained
-from model.evaluation.methods.trained import NO_USERS, PARTS, Trained
+from model.evaluation.methods.trained import NO_HABITS, NO_USERS, PARTS, Trained
 from model.evaluation.protocols import evaluate, trained_for
 from tests.model.evaluation.worlds import happened, ring_world, world_of
 from tests.model.worlds import ring_walks
@@ -42,7 +42,7 @@ def test_every_part_answers_and_they_are_trained_once(world: World, monkeypatch:
     (config,) = runs
     assert (config.seed, config.epochs, config.model.short_term, config.model.dim) == (3, 6, "cnn", 16)
     table = tables["temporal"][0]
-    assert list(table.answers) == [NAME, *(f"{NAME}, {part}" for part in PARTS if part != NO_USERS)]
+    assert list(table.answers) == [NAME, *(f"{NAME}, {part}" for part in PARTS if part not in (NO_USERS, NO_HABITS))]
     hit = {name: float(table.metrics(name)["hr@1"].mean()) for name in table.answers}
     assert hit[NAME] > 0.9  # the window says what is next on the ring
     assert hit[f"{NAME}, window only"] > 0.9
@@ -111,6 +111,27 @@ def test_a_model_learns_what_is_in_the_next_basket():
     world = replace(world_of(events.take(order), 12), train=trained_for("basket", TINY))
     table, _ = evaluate(world, "basket", [Trained(world, NAME, 0)], k=2)["basket"]
     assert float(table.metrics(NAME)["hr@2"].mean()) > 0.9
+
+
+def test_habits_are_learned_for_baskets_and_are_a_part_of_the_model():
+    """Everybody buys one of six things every day, always the same, and one of six others, any."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"u{u:02}", item, day * 86_400_000 + u)
+        for day in range(20)
+        for u in range(30)
+        for item in (u % 6, 6 + int(random.integers(6)))
+    ]
+    config = TINY.model_copy(update={"epochs": 1, "learning_rate": 1e-6, "habits": True})
+    world = replace(world_of(happened(rows), 12), train=trained_for("basket", config))
+    whole = Trained(world, NAME, 0)
+    (without,) = [part for part in whole.parts() if part.name.endswith(NO_HABITS)]
+    table, _ = evaluate(world, "basket", [whole, without], k=1, tune=False)["basket"]
+    hit, blind = (float(table.metrics(name)["hr@1"].mean()) for name in table.answers)
+    assert hit == 0.5 >= blind  # of the two lines of each basket, the one that comes again
+    paper = next(iter(basket.exams(world)[1][0].papers()))
+    with_habits, none = (method.scores(paper.asked) for method in (whole, without))
+    assert whole.engine.habits is not None and not np.allclose(with_habits, none)
 
 
 def test_a_model_goes_through_session_stream_and_learns_to_come_back():

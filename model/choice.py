@@ -1,6 +1,7 @@
 """A choice among a few, explained by features: McFadden's conditional logit, a log-linear blend that is fitted.
 
-Not a method: what is chosen among, and by which features, is for those to say (`ranked.py`).
+Not a model: what is chosen among, and by which features, is for others to say (`tune.py`,
+`evaluation/methods/ranked.py`).
 """
 
 from __future__ import annotations
