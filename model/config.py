@@ -12,6 +12,7 @@ from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
 from model.fatigue import FatigueConfig
+from model.feedback import FeedbackConfig
 from model.history import WINDOW
 from model.mix import Mix
 from model.rules import RulesConfig, Seen
@@ -31,6 +32,11 @@ class RankConfig(BaseModel):
     diversity: DiversityConfig = DiversityConfig()
     explore: ExploreConfig = ExploreConfig()
     fatigue: FatigueConfig = FatigueConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+
+
+BOTH_WAYS = ("lstm", "gru")
+"""Encoders that may read a window from both ends."""
 
 
 class ModelConfig(BaseModel):
