@@ -65,7 +65,8 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _heads_share_the_vector(self) -> Self:
         if self.short_term == "gpt" and self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not shared out evenly among {self.heads} heads: use a multiple")
+            more = (self.dim // self.heads + 1) * self.heads
+            raise ValueError(f"dim {self.dim} is not shared out evenly among {self.heads} heads: use {more}")
         return self
 
 
