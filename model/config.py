@@ -54,6 +54,7 @@ class ModelConfig(BaseModel):
     both_ways: bool = Field(default=False, description="lstm, gru: read each window from both ends")
     window: int = Field(default=WINDOW, ge=1, description="interactions that the short-term encoder reads")
     texts: Literal["bert", "tfidf"] = Field(default="bert", description="what reads texts; tfidf is in the model")
+    times: bool = Field(default=True, description="the short-term encoder reads how long it was between interactions")
     text_dim: int = Field(default=384, ge=1, description="length of the text vectors it was trained with")
     own_dim: int = Field(default=0, ge=0, description="of that: length of the vectors that items bring themselves")
     action_head: bool = Field(default=False, description="also learn which action comes next; not served")
