@@ -56,7 +56,7 @@ def test_what_is_drawn_is_said_and_drawn_alike_by_whoever_makes_the_list_again(d
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_what_was_shown_is_held_back_and_what_is_liked_moves_its_user(deployment: Deployment, restarted: bool) -> None:
+def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) -> None:
     told = {"FATIGUE__HOLD_BACK_H": "10", "FEEDBACK__RATE": "1"}
     deployment.environ |= {f"EDDYLINE_RANK__{name}": value for name, value in told.items()}
     deployment.environ |= {"EDDYLINE_RECOMMEND__N": str(N)}
