@@ -1,18 +1,23 @@
 """How feedback moves a user: by hand."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import save
+from model.config import ModelConfig
 from model.engine import Engine
 from model.evaluation.exams import Asked
+from model.evaluation.methods.registry import released
 from model.evaluation.methods.served import Served
 from model.fatigue import HOUR_MS
 from model.feedback import FeedbackConfig, moved
 from model.fusion import Fused
 from model.history import Histories, item_hash, pack
+from model.recommender import Recommender
 from tests.model.evaluation.worlds import happened, world_of
 from tests.model.test_fatigue import NOW, told
 from tests.model.worlds import shelf
@@ -88,3 +93,11 @@ def test_an_evaluation_ranks_by_what_was_moved():
     items = engine.item_vectors  # of length 1, as the fallback's users are
     length = np.linalg.norm(engine.encode(h, engine.profiles(h)).vectors[0].numpy())
     np.testing.assert_allclose(found - plain, -0.2 * length * items @ items[4], atol=1e-6)
+
+
+def test_a_released_model_is_held_against_itself_without_feedback(tmp_path):
+    save(tmp_path / "1", Recommender(ModelConfig(dim=16, layers=1, text_dim=8, items=1)), datetime(2026, 1, 1, tzinfo=UTC))
+    world = world_of(happened([("a", 0, 0)]), 20)
+    moving = replace(world, feedback=FeedbackConfig(rate=0.1))
+    both = [[m.name for m in released(w, tmp_path / "1")] for w in (world, moving)]
+    assert both == [["released", "neural"], ["released", "neural", "released, no feedback"]]
