@@ -96,7 +96,8 @@ def test_an_evaluation_ranks_by_what_was_moved():
 
 
 def test_a_released_model_is_held_against_itself_without_feedback(tmp_path):
-    save(tmp_path / "1", Recommender(ModelConfig(dim=16, layers=1, text_dim=8, items=1)), datetime(2026, 1, 1, tzinfo=UTC))
+    small = Recommender(ModelConfig(dim=16, layers=1, text_dim=8, items=1))
+    save(tmp_path / "1", small, datetime(2026, 1, 1, tzinfo=UTC))
     world = world_of(happened([("a", 0, 0)]), 20)
     moving = replace(world, feedback=FeedbackConfig(rate=0.1))
     both = [[m.name for m in released(w, tmp_path / "1")] for w in (world, moving)]
