@@ -12,6 +12,7 @@ from model.diversity import DiversityConfig
 from model.explore import ExploreConfig
 from model.exposure import ExposureConfig
 from model.fatigue import FatigueConfig
+from model.feedback import FeedbackConfig
 from model.history import WINDOW
 from model.mix import Mix
 from model.rules import RulesConfig, Seen
@@ -31,6 +32,11 @@ class RankConfig(BaseModel):
     diversity: DiversityConfig = DiversityConfig()
     explore: ExploreConfig = ExploreConfig()
     fatigue: FatigueConfig = FatigueConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+
+
+BOTH_WAYS = ("lstm", "gru")
+"""Encoders that may read a window from both ends."""
 
 
 class ModelConfig(BaseModel):
@@ -48,6 +54,7 @@ class ModelConfig(BaseModel):
     both_ways: bool = Field(default=False, description="lstm, gru: read each window from both ends")
     window: int = Field(default=WINDOW, ge=1, description="interactions that the short-term encoder reads")
     texts: Literal["bert", "tfidf"] = Field(default="bert", description="what reads texts; tfidf is in the model")
+    times: bool = Field(default=True, description="the short-term encoder reads how long it was between interactions")
     text_dim: int = Field(default=384, ge=1, description="length of the text vectors it was trained with")
     own_dim: int = Field(default=0, ge=0, description="of that: length of the vectors that items bring themselves")
     action_head: bool = Field(default=False, description="also learn which action comes next; not served")
@@ -59,7 +66,8 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _heads_share_the_vector(self) -> Self:
         if self.short_term == "gpt" and self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not shared out evenly among {self.heads} heads: use a multiple")
+            more = (self.dim // self.heads + 1) * self.heads
+            raise ValueError(f"dim {self.dim} is not shared out evenly among {self.heads} heads: use {more}")
         return self
 
 

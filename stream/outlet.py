@@ -73,7 +73,7 @@ class Outlet:
             on_loop,
             lambda: int(time.time() * 1000),
         )
-        self._horizon_ms = max(fatigue.horizon_ms for fatigue in settings.fatigues)
+        self._horizon_ms = max(how.horizon_ms for how in settings.heeding)
         self.reactions = Reactions() if settings.reacts else None
         self.recommender.reactions = self.reactions
 

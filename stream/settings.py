@@ -19,6 +19,7 @@ from index.config import IndexConfig
 from model.config import RankConfig, SearchConfig, TrainConfig
 from model.encoder import Precision
 from model.fatigue import FatigueConfig
+from model.feedback import FeedbackConfig
 from stream.answers.emission import EmitConfig
 from stream.errors import ConfigError
 from stream.events import InputConfig
@@ -103,14 +104,15 @@ class Settings(BaseModel):
         return self.recommend.shadow or any(variant.shadow for variant in self.variants.values())
 
     @property
-    def fatigues(self) -> list[FatigueConfig]:
-        """How lists tire, of each variant."""
-        return [self.rank.fatigue, *(variant.rank.fatigue for variant in self.variants.values())]
+    def heeding(self) -> list[FatigueConfig | FeedbackConfig]:
+        """What follows from what came of lists, of each variant."""
+        ranks = [self.rank, *(variant.rank for variant in self.variants.values())]
+        return [how for rank in ranks for how in (rank.fatigue, rank.feedback)]
 
     @property
     def reacts(self) -> bool:
         """Whether a variant heeds what came of its lists."""
-        return any(fatigue.on for fatigue in self.fatigues)
+        return any(how.on for how in self.heeding)
 
     @property
     def group(self) -> str:

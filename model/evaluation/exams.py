@@ -22,6 +22,7 @@ from model.dataset import Events
 from model.diversity import DiversityConfig
 from model.encoder import TextEncoder
 from model.exposure import ExposureConfig
+from model.feedback import FeedbackConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
 from model.people import People
@@ -37,8 +38,9 @@ class World:
     `train` is how models are trained, but for their parts and seeds; `keep`: a folder that they are left in, and their
     state while they are trained, from which an interrupted training goes on. `rules` say what anyone may be shown
     (pins, quotas and boosts are left out); `exposure` bounds lists of `places` items, and `diversity` re-ranks them;
-    `variation` is that of `online.steady`. `people` is what is known of users beside what they did. `shards`: users
-    are split among so many workers, each of which counts its own alone.
+    `feedback` is how far what users refuse moves them; `variation` is that of `online.steady`. `people` is what is
+    known of users beside what they did. `shards`: users are split among so many workers, each of which counts its own
+    alone.
     """
 
     events: Events
@@ -53,6 +55,7 @@ class World:
     rules: RulesConfig | None = None
     exposure: ExposureConfig | None = None
     diversity: DiversityConfig | None = None
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     places: int = 10
     variation: float = 0.0
     shards: int = 1

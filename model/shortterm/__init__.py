@@ -11,7 +11,12 @@ from model.shortterm.recurrent import RecurrentEncoder
 
 def make(config: ModelConfig, dropout: float = 0.0) -> ShortTerm:
     """The short-term encoder that `config` names."""
-    c = config
+    encoder = _made(config, dropout)
+    encoder.timed = config.times
+    return encoder
+
+
+def _made(c: ModelConfig, dropout: float) -> ShortTerm:
     match c.short_term:
         case "gpt":
             return GptEncoder(c.dim, c.layers, c.heads, dropout, c.window)

@@ -31,7 +31,12 @@ def time_bucket(ms: Tensor) -> Tensor:
 
 
 class ShortTerm(nn.Module):
-    """The frame: action and time-gap embeddings on the way in, a projection on the way out, `read` between."""
+    """The frame: action and time-gap embeddings on the way in, a projection on the way out, `read` between.
+
+    timed: whether it reads spans of time; without, all of them are none.
+    """
+
+    timed = True
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -58,8 +63,12 @@ class ShortTerm(nn.Module):
     ) -> Tensor:
         """What is read, f32[B,K,D]: items with their actions, and with the time since the one so many places before."""
         gaps_BK = F.pad((times_BK[:, back:] - times_BK[:, :-back]) * there_BK[:, :-back], (back, 0))
-        x_BKD = items_BKD + self.action(actions_BK) + self.gap(time_bucket(gaps_BK))
+        x_BKD = items_BKD + self.action(actions_BK) + self.gap(self.bucket(gaps_BK))
         return self.drop(x_BKD) * there_BK[..., None]
+
+    def bucket(self, ms: Tensor) -> Tensor:
+        """`time_bucket` of spans, as far as they are read."""
+        return time_bucket(ms) if self.timed else torch.zeros_like(ms)
 
     def followed(
         self, items_BKD: Tensor, actions_BK: Tensor, times_BK: Tensor, there_BK: Tensor

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.shortterm.base import TIME_BUCKETS, ShortTerm, hidden, time_bucket
+from model.shortterm.base import TIME_BUCKETS, ShortTerm, hidden
 
 
 class GptEncoder(ShortTerm):
@@ -29,7 +29,7 @@ class GptEncoder(ShortTerm):
         length = x_BKD.shape[1]
         place = torch.arange(length, device=x_BKD.device)
         back_KK = (place[:, None] - place[None]).clamp(min=0)
-        span_BKK = time_bucket(times_BK[:, :, None] - times_BK[:, None])
+        span_BKK = self.bucket(times_BK[:, :, None] - times_BK[:, None])
         hidden_BKK = hidden(there_BK, length)
         for i, block in enumerate(self.blocks):
             queries = 1 if last and i == len(self.blocks) - 1 else length

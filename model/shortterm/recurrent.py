@@ -2,8 +2,8 @@
 
 Padding is on the left, where a recurrent network would start from it: rows are moved to the left edge before they are
 read, and back after. With `both_ways` a window is closed at each position and read from both ends (system D's
-bidirectional LSTM): every position is then a window of its own, which costs K times as much in training and twice as
-much in serving.
+bidirectional LSTM): every position is then a window of its own to whoever reads from the newest end, which costs K
+times as much in training and twice as much in serving.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ class RecurrentEncoder(ShortTerm):
     def read(self, x_BKD: Tensor, times_BK: Tensor, there_BK: Tensor, last: bool) -> Tensor:
         if self.back is None or self.both is None:
             return self.look(self.states(x_BKD, there_BK), there_BK, 1 if last else x_BKD.shape[1])
-        closed_XKD, there_XK = (x_BKD, there_BK) if last else _prefixes(x_BKD, there_BK)
-        flipped_XKD = self.back.from_right(closed_XKD, there_XK)
-        states_XKD = self.both(torch.cat([self.states(closed_XKD, there_XK), flipped_XKD], -1))
+        states_BKD = self.states(x_BKD, there_BK)
+        closed_XKD, from_left_XKD, there_XK = x_BKD, states_BKD, there_BK
+        if not last:  # what is read from the oldest end is the same in all windows that go further
+            closed_XKD, there_XK = _prefixes(x_BKD, there_BK)
+            from_left_XKD = _prefixes(states_BKD, there_BK)[0]
+        from_right_XKD = self.back.from_right(closed_XKD)
+        states_XKD = self.both(torch.cat([from_left_XKD, from_right_XKD], -1))
         return self.look(states_XKD, there_XK, 1).view(len(x_BKD), -1, x_BKD.shape[2])
 
 
@@ -53,7 +57,7 @@ class Recurrent(nn.Module):
         moved_BKD = _taken(x_BKD, (place_K + empty_B1) % length)
         return _taken(self.net(moved_BKD)[0], (place_K - empty_B1) % length)
 
-    def from_right(self, x_BKD: Tensor, there_BK: Tensor) -> Tensor:
+    def from_right(self, x_BKD: Tensor) -> Tensor:
         """The states, newest read first: padding comes last, and nothing needs to be moved."""
         return self.net(x_BKD.flip(1))[0].flip(1)
 

@@ -193,6 +193,7 @@ def world_of(
         rules=s.rank.rules,
         exposure=s.rank.exposure,
         diversity=s.rank.diversity,
+        feedback=s.rank.feedback,
         places=k or length_of(protocol),
         variation=s.trends.variation,
         shards=shards,

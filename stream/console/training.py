@@ -51,7 +51,9 @@ def train(
     fusion: Annotated[str | None, typer.Option(metavar="NAME", help="attention, steps, alpha or gate.")] = None,
     window: Annotated[int | None, typer.Option(help="Interactions that the encoder reads.", min=1)] = None,
     dim: Annotated[int | None, typer.Option(help="Length of user and item vectors.", min=8)] = None,
-    layers: Annotated[int | None, typer.Option(min=1)] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of the encoder: blocks of gpt, convolutions of cnn, ...", min=1)
+    ] = None,
     both_ways: Annotated[bool | None, typer.Option("--both-ways", help="lstm, gru: from both ends.")] = None,
     action_head: Annotated[bool | None, typer.Option("--action-head", help="Also learn the next action.")] = None,
     rating_head: Annotated[bool | None, typer.Option("--rating-head", help="Also learn values of events.")] = None,
@@ -67,7 +69,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
     batch: Annotated[int | None, typer.Option(help="Windows per step.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The greatest; it warms up, then falls.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="One seed fixes a run.")] = None,
     search: Annotated[
@@ -170,6 +172,7 @@ def _made(
     events = as_history(found.events.take(slice(0, int(end * len(found.events)))))
     events = human(events, settings().trends.variation)
     named = checkpoint.data_hash(events)
+    _valued(events, config, parent)
     adapter = parent.model.adapter if parent else _adapter(events, catalog, config, group)
     texts = texts_of(found, catalog, config.device, adapter)
     read = reader(config.device, adapter).forgetful().encode
@@ -207,6 +210,21 @@ def _made(
     else:
         out.print(f"{path}: {model.metrics}", highlight=False)
         out.print(f"announce it to running workers: eddyline release announce {path}")
+
+
+def _valued(events: Events, config: TrainConfig, parent: Parent | None) -> None:
+    """Says so where a rating head has nothing to learn from. Raises ConfigError where it never had."""
+    import numpy as np
+
+    from stream.errors import ConfigError
+
+    if not config.model.rating_head or np.isfinite(events.value).any():
+        return
+    if parent is None:
+        raise ConfigError(
+            "--rating-head: no event has a value to learn", "leave it out, or bring values: a column `value`"
+        )
+    err.print("no new event has a value: the rating head stays as it was", highlight=False)
 
 
 def _adapter(events: Events, catalog: Catalog, config: TrainConfig, group: Group) -> Adapter | None:
@@ -284,7 +302,7 @@ def _train_config(
     """
     from pydantic import ValidationError
 
-    from model.config import TrainConfig
+    from model.config import BOTH_WAYS, TrainConfig
     from stream.errors import ConfigError
 
     s = settings()
@@ -299,11 +317,19 @@ def _train_config(
     if "seen" not in s.train.model_fields_set:
         values["seen"] = s.rank.seen
     try:
-        return TrainConfig.model_validate(values)
+        made = TrainConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"][-1] == "model":  # what does not go together; each setting by itself is sound
+            raise ConfigError(first["msg"].removeprefix("Value error, "), "see --dim and [train.model]") from error
         name = "--" + str(first["loc"][-1]).replace("_", "-")
         raise ConfigError(f"{name} {first['input']}: {first['msg']}", "see eddyline train --help") from error
+    if made.model.both_ways and made.model.short_term not in BOTH_WAYS:
+        raise ConfigError(
+            f"--both-ways: {made.model.short_term} reads a window from one end only",
+            f"leave it out, or name an encoder that can: --short-term {' or '.join(BOTH_WAYS)}",
+        )
+    return made
 
 
 def reader(device: str, adapter: Adapter | None = None) -> TextEncoder:

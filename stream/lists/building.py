@@ -20,6 +20,7 @@ from model.config import RankConfig
 from model.encoder import TextEncoder
 from model.engine import Engine
 from model.fatigue import FatigueConfig
+from model.feedback import FeedbackConfig
 from model.mix import Mix
 from model.online import Counts, OnlineParams, OnlineScores
 from model.recommender import Recommender
@@ -63,6 +64,7 @@ class Served:
     profile_dim: int
     weights: str = FALLBACK
     fatigue: FatigueConfig = field(default_factory=FatigueConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     candidates: int | None = None
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,7 +242,8 @@ class Builder:
         """A model as it is without variants."""
         engine = self._engine(catalog, texts, model, self._rank)
         found = self._indexes.of(name, catalog, engine.item_vectors)
-        return Served(name, catalog, engine, found, online, texts.shape[1], weights, self._rank.fatigue)
+        rank = self._rank
+        return Served(name, catalog, engine, found, online, texts.shape[1], weights, rank.fatigue, rank.feedback)
 
     def _variant(self, config: VariantConfig, model: Served, texts: np.ndarray) -> Served:
         """A variant of a model: vectors and index are the model's."""
@@ -248,7 +251,8 @@ class Builder:
             return model
         given, mix = reweighed(model.engine.given, config.mix or Mix())
         engine = self._engine(model.catalog, texts, given, config.rank, mix, model.engine)
-        return replace(model, engine=engine, fatigue=config.rank.fatigue, candidates=config.candidates)
+        rank = config.rank
+        return replace(model, engine=engine, fatigue=rank.fatigue, feedback=rank.feedback, candidates=config.candidates)
 
     def _engine(
         self,

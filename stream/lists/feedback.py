@@ -1,9 +1,9 @@
 """What came of lists, from the `feedback` topic, as far back as it matters; whoever makes lists reads all of it.
 
-Not what follows from it (`model.fatigue`). A record is a `messages.Feedback`, keyed by its user. Of each user
-the newest outcomes are kept, in rings of numpy columns; nothing is written, since a start reads the topic again from
-where it still matters. So it is no part of a user's state: ids, `applied` and commits know nothing of it, and a
-redelivered list, of the same id, may be shaped by what came of others meanwhile.
+Not what follows from it (`model.fatigue`, `model.feedback`). A record is a `messages.Feedback`, keyed by its user. Of
+each user the newest outcomes are kept, in rings of numpy columns; nothing is written, since a start reads the topic
+again from where it still matters. So it is no part of a user's state: ids, `applied` and commits know nothing of it,
+and a redelivered list, of the same id, may be shaped by what came of others meanwhile.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.fatigue import fatigue
+from model.feedback import moved
 from model.history import Histories
 from model.rules import Asked
 from stream.answers.emission import Changes, EmitConfig, Pace
@@ -37,6 +38,7 @@ from stream.messages import Recommendation
 from stream.process.monitor import Monitor
 
 if TYPE_CHECKING:  # torch and Faust are behind these, and whoever only reads settings should not wait for them
+    from model.fusion import Fused
     from model.peruser import PerUser
     from stream.lists.building import Served
     from stream.lists.feedback import Reactions
@@ -272,11 +274,12 @@ class Recommender:
         profiles = _profiles(served, interests) if profiles is None else profiles
         nothing = np.zeros((0, served.profile_dim), np.float32)
         lean = engine.lean(h, part.about, online)
-        fused = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean, reasons)
+        fused, tired = engine.encode(h, [p.vectors if p else nothing for p in profiles], lean, reasons), None
+        if served.feedback.on or served.fatigue.on:
+            fused, tired = self._heeded(fused, served, interests)
         n, sought = self._config.n, served.candidates or self._config.candidates
         hidden = part.about.hidden if part.about is not None else None
         drawn_by = seeds(interests) if engine.arranger.explore.on else None
-        tired = self._tired(served, interests)
         ranked = engine.lists(
             h, fused, served.search, online, n, sought, reasons, lean, hidden, asked, seeds=drawn_by, tired=tired
         )
@@ -284,15 +287,16 @@ class Recommender:
         now, moment = self._now_ms(), time.monotonic()
         return told(served, part.variant, self._state_name, interests, ranked, lengths, short, profiles, now, moment)
 
-    def _tired(self, served: Served, interests: Interests) -> PerUser | None:
-        """What items lose for having been shown to these users, as of the events that cause their lists."""
-        if self.reactions is None or not served.fatigue.on:
-            return None
-        came = self.reactions.of([w.user for w in interests.users])
-        if came is None:
-            return None
+    def _heeded(self, fused: Fused, served: Served, interests: Interests) -> tuple[Fused, PerUser | None]:
+        """Users moved by what they said of items, and what items lose for having been shown to them, as of the events
+        that cause their lists.
+        """
+        came = self.reactions.of([w.user for w in interests.users]) if self.reactions is not None else None
         now = np.array([w.trigger.ts if w.trigger is not None else 0 for w in interests.users], np.int64)
-        return fatigue(came, served.catalog, now, served.fatigue)
+        catalog, items = served.catalog, served.engine.item_vectors
+        fused = moved(fused, interests.histories, came, now, catalog, items, served.feedback)
+        tired = fatigue(came, catalog, now, served.fatigue) if came is not None and served.fatigue.on else None
+        return fused, tired
 
     async def _emit(self, interests: Interests, lists: Lists) -> None:
         """Write lists to the partitions their users' events came from; tickets close as they are acknowledged.

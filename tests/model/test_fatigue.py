@@ -1,5 +1,7 @@
 """What it costs an item to have been shown: by hand."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ CONFIG = FatigueConfig(penalty=2.0, half_life_h=10.0)
 NOW = 1_700_000_000_000
 
 
-def told(*of_users: list[tuple[int, str, float]]) -> Outcomes:
+def told(*of_users: Sequence[tuple[int, str, float]]) -> Outcomes:
     """(catalogue row, outcome, hours ago) of each user."""
     wide = max(len(one) for one in of_users)
     shape = (len(of_users), wide)

@@ -90,6 +90,13 @@ def test_a_span_of_time_is_all_that_a_clock_says(encoder):
     torch.testing.assert_close(encoder(items, actions, (times + 10**11) * there, there), encoder(*windows()))
 
 
+def test_without_times_no_clock_changes_anything(encoder):
+    items, actions, times, there = windows()
+    encoder.timed = False
+    torch.testing.assert_close(encoder(items, actions, times * 7, there), encoder(*windows()))
+    assert not shortterm.make(ModelConfig(dim=D, times=False)).timed
+
+
 def test_every_weight_learns(encoder):
     encoder.train()
     items, *rest = windows()

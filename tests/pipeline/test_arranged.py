@@ -12,7 +12,7 @@ import pytest
 
 from model.explore import ExploreConfig, chances
 from stream.messages import Recommendation, decode
-from tests.pipeline.harness import ITEMS, Deployment, Sent, until
+from tests.pipeline.harness import ITEMS, Deployment, Sent, Worker, until
 
 T0 = 1_700_000_000_000
 N = 5
@@ -83,7 +83,9 @@ def less_of_the_same(deployment: Deployment, emitted: Recommendation) -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) -> None:
-    deployment.environ |= {"EDDYLINE_RANK__FATIGUE__HOLD_BACK_H": "10", "EDDYLINE_RECOMMEND__N": str(N)}
+    told = {"FATIGUE__HOLD_BACK_H": "10", "FEEDBACK__RATE": "1"}
+    deployment.environ |= {f"EDDYLINE_RANK__{name}": value for name, value in told.items()}
+    deployment.environ |= {"EDDYLINE_RECOMMEND__N": str(N)}
     (deployment.folder / "eddyline.toml").write_text(DIVERSE)
     deployment.environ["EDDYLINE_CONFIG"] = str(deployment.folder / "eddyline.toml")
     worker = deployment.worker().ready()
@@ -101,4 +103,17 @@ def test_what_was_shown_is_held_back(deployment: Deployment, restarted: bool) ->
     assert len(second.items) == N and not shown & {item.item for item in second.items}
     later = one_more(deployment, Sent("u1", "i5", "click", T0 + 11 * 3_600_000))
     assert shown & {item.item for item in later.items}
+    moves_who_likes(deployment, worker)
     assert worker.stop() == 0
+
+
+def moves_who_likes(deployment: Deployment, worker: Worker) -> None:
+    """Of two who do the same, one says that they like what neither was shown: only that one is moved to it."""
+    liked = "i12"  # a golden bridge: like nothing that they do, and met by nobody
+    for user in ("u2", "u3"):
+        assert liked not in {item.item for item in one_more(deployment, Sent(user, "i3", "click", T0)).items}
+    said = {"user": "u2", "recommendation": "r", "item": liked, "outcome": "liked", "ts": T0 + 5}
+    deployment.send_raw([(deployment.settings.topics.feedback, b"u2", json.dumps(said).encode(), None, [])])
+    until(lambda: worker.status().get("reacted") == 2, 60, "feedback is read")
+    moved, same = (one_more(deployment, Sent(user, "i4", "click", T0 + 1000)) for user in ("u2", "u3"))
+    assert [liked in {item.item for item in said.items} for said in (moved, same)] == [True, False]

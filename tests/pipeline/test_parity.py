@@ -8,6 +8,7 @@ the events up to the same one: all items at once, with no index and no candidate
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -24,6 +25,7 @@ from model.evaluation.exams import Asked, World
 from model.evaluation.methods.served import Served
 from model.evaluation.past import unseen
 from model.exposure import ExposureConfig
+from model.feedback import FeedbackConfig
 from model.habits import Habits
 from model.history import ACTION_CODE, ACTION_NAME, HistoryLog
 from model.leaning import leanings_of
@@ -105,12 +107,13 @@ def described() -> list[Person]:
 @pytest.mark.parametrize(("seen", "most"), [("exclude", EVENTS), ("allow", EVENTS // 4)])
 def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     """A worker makes the lists that an evaluation ranks: of a model that is released, and on the shadow topic of the
-    fallback. Where what was met is shown again, the model knows of habits, exposure is bound as well, and a bot counts
-    nothing.
+    fallback. Where what was met is shown again, the model knows of habits, exposure is bound as well, a bot counts
+    nothing, and a view is a refusal, which moves its user away.
     """
     special = seen == "allow"
     exposure = ExposureConfig(popular=0.2, categories={"river": 0.1}) if special else ExposureConfig()
     variation = 0.3 if special else 0.0
+    feedback, weights = FeedbackConfig(rate=0.3 if special else 0.0), {"view": -0.8 if special else 1.0}
     empty.environ |= {
         "EDDYLINE_TOPICS__PARTITIONS": "1",
         "EDDYLINE_RECOMMEND__EXACT": "true",
@@ -118,6 +121,8 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
         "EDDYLINE_RECOMMEND__CANDIDATES": str(len(ITEMS)),
         "EDDYLINE_RANK__SEEN": seen,
         "EDDYLINE_RANK__EXPOSURE__POPULAR": str(exposure.popular),
+        "EDDYLINE_RANK__FEEDBACK__RATE": str(feedback.rate),
+        "EDDYLINE_INPUT__WEIGHTS__VIEW": str(weights["view"]),
         "EDDYLINE_TRENDS__VARIATION": str(variation),
         **{f"EDDYLINE_RANK__EXPOSURE__CATEGORIES__{name}": str(most) for name, most in exposure.categories.items()},
     }
@@ -143,7 +148,9 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
 
     live = run(one_by_one(deployment, sent))
     assert worker.status()["conflated"] == 0
-    world = World(sent, catalog, {}, lambda: texts, exposure=exposure, variation=variation, people=People.of(people))
+    known = People.of(people)
+    world = World(sent, catalog, {}, lambda: texts, exposure=exposure, variation=variation, people=known)
+    world = replace(world, feedback=feedback, weights=weights)
     names = deployment.settings.topics
     for topic, other in ((names.recommendations, model), (names.shadow, None)):
         method = Served(world, Engine(catalog, texts, other, seen=seen, exposure=exposure), "offline")
@@ -194,7 +201,8 @@ async def one_by_one(deployment: Deployment, sent: Events) -> dict[str, list[Rec
 
 def offline(method: Served, world: World, seen: Seen) -> list[np.ndarray]:
     """What each item scores for an event's user just after it, f32[N]: -inf where it may not be shown."""
-    line, log, catalog = timeline(world.events, world.catalog, variation=world.variation), HistoryLog(), world.catalog
+    catalog, log = world.catalog, HistoryLog()
+    line = timeline(world.events, catalog, world.weights, world.variation)
     assert world.variation == 0 or not line.fresh[-20:].any()
     scores: list[np.ndarray] = []
     for i in range(len(line)):

@@ -76,6 +76,21 @@ def test_a_flag_that_means_nothing_is_named(run: dict, model: dict, flag: str) -
         _train_config(run, model)
 
 
+def test_what_does_not_go_together_is_refused_with_what_would() -> None:
+    with pytest.raises(ConfigError, match="dim 97 is not shared out evenly among 2 heads: use 98"):
+        _train_config({}, {"short_term": "gpt", "dim": 97})
+    with pytest.raises(ConfigError, match=r"(?s)--both-ways: cnn reads .* one end only.*--short-term lstm or gru"):
+        _train_config({}, {"short_term": "cnn", "both_ways": True})
+    assert _train_config({}, {"short_term": "lstm", "both_ways": True}).model.both_ways
+
+
+def test_a_rating_head_without_a_value_to_learn_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("user,item,action,ts\nu1,i1,click,1000\nu1,i2,click,2000\n")
+    with pytest.raises(ConfigError, match=r"(?s)no event has a value to learn.*a column `value`"):
+        asked = ["train", str(tmp_path), "--rating-head", "--out", str(tmp_path / "1"), "--device", "cpu"]
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
 def test_what_to_train_on_is_said_once_and_a_range_is_not_empty() -> None:
     asked = {
         "nothing is said to train on": [],

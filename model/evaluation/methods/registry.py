@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from model.evaluation.methods.served import Counts, Served
 from model.evaluation.methods.text import TextSvd
 from model.evaluation.methods.trained import Trained
 from model.evaluation.methods.walks import Walks
+from model.feedback import FeedbackConfig
 from model.mix import Mix
 
 
@@ -114,7 +116,8 @@ def _trained(world: World, name: str, seed: int) -> Method:
 
 def released(world: World, folder: Path) -> list[Method]:
     """A model folder: as it is released, its vectors alone, those of its texts alone where it has adapted them (beside
-    `fallback-neural`), and, where people are described, as if they were not.
+    `fallback-neural`); as if feedback moved nobody, where it does; and, where people are described, as if they were
+    not.
     """
     model = checkpoint.load(folder)
     texts, read = world.read_by(model.adapter)
@@ -122,4 +125,6 @@ def released(world: World, folder: Path) -> list[Method]:
     made: list[Method] = [Served(world, engine, "released"), Served(world, engine, "neural", neural_only=True)]
     if model.adapter is not None:
         made.append(Served(world, Engine(world.catalog, texts), "adapted texts", neural_only=True))
+    if world.feedback.on:
+        made.append(Served(replace(world, feedback=FeedbackConfig()), engine, "released, no feedback"))
     return [*made, Served(world, engine, "released, no users.csv", people=False)] if len(world.people) else made

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.engine import Engine, popular_to
 from model.evaluation.exams import Asked, Method, World
 from model.evaluation.methods.choosing import sweep
+from model.feedback import moved
 from model.leaning import Lean
 from model.mix import Mix, combined, counted
 from model.online import OnlineParams, OnlineScores, Sums
@@ -165,7 +166,9 @@ class Served(Method):
     def _scores(self, asked: Asked, online: OnlineScores) -> NDArray[np.floating]:
         h, engine = asked.histories, self.engine
         lean = self._lean(asked, online)
-        neural = engine.encode(h, self.profiles(asked), lean).vectors.cpu().numpy() @ engine.item_vectors.T
+        fused, items = engine.encode(h, self.profiles(asked), lean), engine.item_vectors
+        fused = moved(fused, h, None, asked.now, engine.catalog, items, self._world.feedback)
+        neural = fused.vectors.cpu().numpy() @ items.T
         if self._alone:
             return neural
         rows = engine.window_rows(h)[1]
