@@ -42,7 +42,7 @@ demo: install ## all of it on this machine; ARGS="--help" lists its options
 	@$(BIN)/eddyline demo $(ARGS)
 
 test: install ## the tests, on a real broker that they start themselves; ARGS narrows them
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal tests $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist worksteal tests $(ARGS)
 
 test-system: install ## the tests that drive the product as a user does; installs the Debian packages they need
 	@set -euo pipefail; \

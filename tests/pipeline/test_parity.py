@@ -138,9 +138,9 @@ def test_same_lists(empty: Deployment, seen: Seen, most: int) -> None:
     model.leanings = leanings_of(sent, People.of(people), catalog)
     assert model.leanings is not None
     if special:
-        weights = np.array([1.1, 0.2, 0.3, 0.5, 0.6, -0.2, -0.3, 0.4, 0.1, 0.7, 0.8], np.float32)
+        learned = np.array([1.1, 0.2, 0.3, 0.5, 0.6, -0.2, -0.3, 0.4, 0.1, 0.7, 0.8], np.float32)
         line = timeline(sent, catalog)
-        model.habits = Habits.learned(line, len(line), catalog, weights)
+        model.habits = Habits.learned(line, len(line), catalog, learned)
     checkpoint.save(deployment.folder / "model", model, datetime(2026, 11, 25, tzinfo=UTC))
     assert deployment.cli("release", "announce", str(deployment.folder / "model"), "--name", "ours").code == 0
     until(lambda: worker.ready().status()["model"] == "ours@1", 60, "the release is served")
