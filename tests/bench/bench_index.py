@@ -179,10 +179,10 @@ def measure(world: World, kind: str, folder: Path, args: argparse.Namespace) -> 
         ours = processes["ours"]
         if kind == "hnsw":
             figures["ours"] |= beside_its_graph(world, ours, args.rounds)
-            figures["ours"] |= excluding(world, ours, path, args.rounds)
             figures["ours"]["recall_by_ef_search"] = by_width(world, ours, path)
             print(f"{kind}: {figures}", file=sys.stderr, flush=True)
         if kind != "flat":
+            figures["ours"] |= excluding(world, ours, path, args.rounds)
             figures["ours"] |= ours("keep", path=str(folder / "kept.index"))
             (folder / "kept.index").unlink()
     return figures
