@@ -25,7 +25,7 @@ from index.base import Bytes, Ids, Vectors
 from index.library import faiss
 
 SPARE = 16
-"""Neighbours that are asked for beyond k where some are masked, at least; or half as many again."""
+"""Neighbours that are asked for beyond k where some are masked, at least; or a quarter as many again."""
 GROWTH, MARGIN = 2, 1.5
 """Where too few are left: at least so many times as many are asked for, and so many times what should do."""
 FEW_ALLOWED = 8
@@ -139,7 +139,7 @@ class FaissIndex(ABC):
         """`search`, where something may not be found. excluded: ascending."""
         n, most = len(now.ids), max(map(len, excluded), default=0)
         enough = min(k + most + n - now.alive, n)
-        fetch = (k + min(most, max(SPARE, k // 2))) * n // max(now.alive, 1) + 1
+        fetch = (k + min(most, max(SPARE, k // 4))) * n // max(now.alive, 1) + 1
         if most > fetch:  # what is looked at in any case tells more of what is masked
             fetch = max(fetch, self._looked_at(n))
         fetch, rows = min(fetch, enough), np.arange(len(query))
@@ -300,10 +300,13 @@ def _left(
     how many were left in all, i[B]. excluded: ascending.
     """
     near, at = found
-    names = np.where(at >= 0, now.ids[at], -1)
+    names = now.ids[at]
+    names[at < 0] = -1
     for row, ids in enumerate(excluded):
         names[row, _among(names[row], ids)] = -1
     there = names != -1
+    if len(names) == 1 and len(kept := there[0].nonzero()[0]) >= k:
+        return near[:, kept[:k]], names[:, kept[:k]], np.array([len(kept)])
     order = np.argsort(~there, axis=1, kind="stable")[:, :k]
     rows = np.arange(len(names))[:, None]
     left, ids = there.sum(1), names[rows, order]

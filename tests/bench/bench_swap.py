@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150, help="events a second")
     parser.add_argument("--swaps", type=int, default=3)
     parser.add_argument("--every", type=float, default=25, help="seconds from one announcement to the next")
-    args = parser.parse_args()
+    args = parser.parse_args(namespace=argparse.Namespace(any_words=False))
     with common.place() as at:
         asyncio.run(measure(at, tiny_bert(at.folder / "bert"), args))
 
