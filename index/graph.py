@@ -13,7 +13,7 @@ import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
-from index.held import FaissIndex, Snapshot, compared, flat_of, stored
+from index.held import FaissIndex, Snapshot, compared, flat_of, for_size, stored
 from index.library import faiss
 
 LINKS, BUILD = 32, 80
@@ -81,7 +81,7 @@ class GraphIndex(FaissIndex):
 
 def width_for(n: int) -> int:
     """efSearch for n vectors."""
-    return max(width for least, width in SEARCH.items() if n >= least)
+    return for_size(SEARCH, n)
 
 
 @lru_cache

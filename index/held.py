@@ -10,7 +10,7 @@ compares all where nothing is left. Some of many a structure may miss.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -249,6 +249,11 @@ def _equal(held: Vectors, places: Ids, vectors: Vectors, step: int = 65_536) -> 
         part = slice(at, at + step)
         out[part] = (held[places[part]] == vectors[part]).all(1)
     return out
+
+
+def for_size(table: Mapping[int, int], n: int) -> int:
+    """What a table has for n vectors: least number of them -> what is for so many and more, growing."""
+    return max(value for least, value in table.items() if n >= least)
 
 
 def use_threads(n: int) -> None:

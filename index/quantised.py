@@ -16,7 +16,7 @@ import numpy as np
 
 from index import base
 from index.base import Bytes, Ids, Vectors
-from index.held import FaissIndex, Snapshot, compared, flat_of
+from index.held import FaissIndex, Snapshot, compared, flat_of, for_size
 from index.library import faiss
 
 DIMENSIONS_A_CODE, BITS = 2, 4
@@ -103,7 +103,7 @@ def _products(query: Vectors, vectors: Vectors, at: Ids) -> Vectors:
 
 def rescored_of(n: int) -> int:
     """How many times what is asked for is compared exactly, of n vectors."""
-    return max(times for least, times in RESCORED.items() if n >= least)
+    return for_size(RESCORED, n)
 
 
 def lists_for(n: int) -> int:

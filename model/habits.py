@@ -27,7 +27,7 @@ from model.catalog import Catalog
 from model.history import Histories, item_hashes
 from model.online import DAY_MS, OnlineScores
 from model.peruser import PerUser
-from model.replay import Timeline
+from model.replay import Timeline, liked
 
 NAMES = (
     "score", "popular", "first", "met", "share", "size", "age", "newest", "met popular", "again", "again by kind",
@@ -110,7 +110,8 @@ class Habits:
     @staticmethod
     def learned(line: Timeline, end: int, catalog: Catalog, weights: NDArray[np.float32] = PRIOR) -> Habits:
         """From the first `end` events: such of known items that are a sign of interest; exact repeats count once."""
-        at = np.flatnonzero((line.rows[:end] >= 0) & (line.weights[:end] > 0) & line.fresh[:end])
+        at = liked(line, 0, end)
+        at = at[line.fresh[at]]
         users, rows = line.users[at], line.rows[at].astype(np.int64)
         kinds, one, of = np.unique(kinds_of(catalog), return_index=True, return_inverse=True)
         said = Returns.of(users, rows, firsts(users, rows), of)

@@ -195,3 +195,8 @@ def steps(
 
 def _add(log: HistoryLog, line: Timeline, e: int) -> None:
     log.add(int(line.users[e]), int(line.times[e]), int(line.actions[e]), int(line.items[e]), float(line.weights[e]))
+
+
+def liked(line: Timeline, first: int, last: int) -> NDArray[np.int64]:
+    """Events first..last-1 of items that the catalogue knows and that are a sign of interest: indices."""
+    return first + np.flatnonzero((line.rows[first:last] >= 0) & (line.weights[first:last] > 0))

@@ -29,6 +29,7 @@ from stream.process.monitor import Monitor
 from stream.records import Unreadable
 from stream.requests import decode
 from stream.state import State
+from stream.values import awaited
 from stream.windows import window
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Ingest:
     @property
     def awaiting(self) -> str | None:
         """What batches wait for that is not here: why nothing is taken in."""
-        return next((why for decoder in self._decoders.values() if (why := decoder.values.awaiting)), None)
+        return awaited(decoder.values for decoder in self._decoders.values())
 
     async def _held(self) -> bool:
         """Wait until batches are taken in again; False where partitions moved meanwhile: the batch is read again."""

@@ -33,6 +33,7 @@ from stream.kafka.debts import offsets
 from stream.kafka.fetch import batches_of
 from stream.kafka.placing import placed
 from stream.kafka.topics import TopicsConfig
+from stream.values import awaited
 from stream.windows.blocks import runs
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Rekeying(ConsumerRebalanceListener):
 
     def status(self) -> dict[str, Any]:
         told = {"rekeyed": self.events, "rekeyed_partitions": len(self._producers)}
-        awaiting = next((why for decoder in self._decoders.values() if (why := decoder.values.awaiting)), None)
+        awaiting = awaited(decoder.values for decoder in self._decoders.values())
         return {**told, "awaiting": awaiting} if awaiting is not None else told
 
     async def run(self) -> None:

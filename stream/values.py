@@ -5,7 +5,7 @@ It knows the formats by name only: JSON and MessagePack are `stream.records`' to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -59,3 +59,8 @@ class Values:
         """Wait until all is there that reading these takes."""
         if self._schemas is not None:
             await self._schemas.prepared(record.value for record in records)
+
+
+def awaited(values: Iterable[Values]) -> str | None:
+    """Why some of these wait just now; None where none does."""
+    return next((why for one in values if (why := one.awaiting)), None)

@@ -26,7 +26,7 @@ from model.feedback import FeedbackConfig
 from model.history import HISTORY, WINDOW, Histories, by_user, seen_hash
 from model.longterm import Encode
 from model.people import People
-from model.replay import Timeline
+from model.replay import Timeline, liked
 from model.rules import Rules, RulesConfig
 
 
@@ -187,11 +187,6 @@ class Method(ABC):
     def settings(self) -> dict[str, object]:
         """What it is set to, by name."""
         return {}
-
-
-def liked(line: Timeline, first: int, last: int) -> NDArray[np.int64]:
-    """Events first..last-1 of items that the catalogue knows and that are a sign of interest: indices."""
-    return first + np.flatnonzero((line.rows[first:last] >= 0) & (line.weights[first:last] > 0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -107,7 +107,7 @@ async def measure(
     }
     settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
     with common.told(f"{layout}: {args.items:,} items, and {HISTORY} views of {args.users:,} users"):
-        await prepare(settings, environ, args)
+        await prepare(settings, environ, args.items, args.users, args.any_words)
     click, lists = environ["BENCH_INPUT"], settings.topics.recommendations
     with ExitStack() as running:
         for role in LAYOUTS[layout]:
@@ -257,25 +257,27 @@ async def meanwhile(held: Coroutine[Any, Any, Held], act: Callable[[], object]) 
     return await holding
 
 
-async def prepare(settings: Settings, environ: Mapping[str, str], args: argparse.Namespace) -> None:
+async def prepare(
+    settings: Settings, environ: Mapping[str, str], how_many: int, users: int, any_words: bool = False
+) -> None:
     """Topics, items, and what users did before."""
     rng = np.random.default_rng(1)
     inputs = settings.input.names
     wanted = topics.specs(settings.topics, inputs, settings.state.name)
     await topics.create(settings.kafka, [*wanted, topics.TopicSpec(environ["BENCH_OUTPUT"], common.PARTITIONS)], 1)
-    kinds = rng.integers(0, KINDS, args.items)
-    titles = rng.integers(0, WORDS, (args.items, 6))
-    if not args.any_words:
+    kinds = rng.integers(0, KINDS, how_many)
+    titles = rng.integers(0, WORDS, (how_many, 6))
+    if not any_words:
         own = rng.integers(0, WORDS, (KINDS, 12))
-        titles[:, :4] = own[kinds[:, None], rng.integers(0, 12, (args.items, 4))]
+        titles[:, :4] = own[kinds[:, None], rng.integers(0, 12, (how_many, 4))]
     items = [
         Item(f"i{n}", " ".join(f"w{word}" for word in title), categories=[f"kind {kind}"])
         for n, (kind, title) in enumerate(zip(kinds.tolist(), titles.tolist(), strict=True))
     ]
     await publish_items(settings.kafka, settings.topics.catalog, items)
-    n = HISTORY * args.users
+    n = HISTORY * users
     times = int(time.time() * 1000) - n + np.arange(n)
-    who, what = rng.permutation(np.repeat(np.arange(args.users), HISTORY)), rng.integers(0, args.items, n)
+    who, what = rng.permutation(np.repeat(np.arange(users), HISTORY)), rng.integers(0, how_many, n)
     await common.publish(settings.kafka, settings.input.topics["view"], who, what, times)
 
 

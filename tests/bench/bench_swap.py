@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=150, help="events a second")
     parser.add_argument("--swaps", type=int, default=3)
     parser.add_argument("--every", type=float, default=25, help="seconds from one announcement to the next")
-    args = parser.parse_args(namespace=argparse.Namespace(any_words=False))
+    args = parser.parse_args()
     with common.place() as at:
         asyncio.run(measure(at, tiny_bert(at.folder / "bert"), args))
 
@@ -87,7 +87,7 @@ async def measure(at: common.Place, bert: Path, args: argparse.Namespace) -> Non
     settings = load(environ={k: v for k, v in environ.items() if k.startswith("EDDYLINE_")})
     folders = [model(at.folder / f"model-{n}", args.items, n) for n in range(2)]
     with common.told(f"{args.items:,} items, and what {args.users:,} users did before"):
-        await prepare(settings, environ, args)
+        await prepare(settings, environ, args.items, args.users)
     seen, releases, announced = Seen(), [await told(settings, folders[0])], [0.0]
     with ExitStack() as running:
         start(at, "all", environ, running)

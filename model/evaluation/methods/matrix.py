@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from model.evaluation.exams import liked
-from model.replay import Timeline
+from model.replay import Timeline, liked
 
 
 def met_matrix(line: Timeline, end: int, items: int) -> Any:

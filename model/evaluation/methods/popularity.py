@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluation.exams import Asked, Method, liked
+from model.evaluation.exams import Asked, Method
 from model.online import DAY_MS
-from model.replay import Timeline
+from model.replay import Timeline, liked
 
 
 class Popularity(Method):

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.catalog import Catalog
-from model.evaluation.exams import Asked, liked
+from model.evaluation.exams import Asked
 from model.evaluation.methods.matrix import decayed, history_matrix
 from model.evaluation.methods.ranked import Features, Papers, Ranked
 from model.habits import Returns, firsts, kinds_of
 from model.online import DAY_MS
-from model.replay import Timeline
+from model.replay import Timeline, liked
 
 NAMES = (
     "log rough", "share", "met", "of many", "age", "just now", "popular", "popular and met", "popular 28d",

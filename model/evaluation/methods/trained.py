@@ -22,14 +22,14 @@ from model.catalog import Catalog
 from model.config import ModelConfig, TrainConfig
 from model.dataset import Events
 from model.engine import Engine
-from model.evaluation.exams import Asked, Exam, Method, World, liked
+from model.evaluation.exams import Asked, Exam, Method, World
 from model.evaluation.methods.served import Served
 from model.evaluation.running import thinned
 from model.fusion import Fused
 from model.leaning import Leanings
 from model.online import OnlineParams, OnlineScores
 from model.recommender import Recommender
-from model.replay import Timeline
+from model.replay import Timeline, liked
 from model.train import train
 from model.tune import Validation
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from model.evaluation.exams import Asked, Method, liked
+from model.evaluation.exams import Asked, Method
 from model.evaluation.methods.choosing import sweep
 from model.evaluation.methods.itemknn import nearest
 from model.evaluation.methods.matrix import decayed, history_matrix
 from model.online import PAIR_STEPS
-from model.replay import Timeline
+from model.replay import Timeline, liked
 
 NEIGHBOURS = 100
 """Steps kept from each item: the likeliest."""
